@@ -1,0 +1,1 @@
+"""The studies that come with hesscape, one TOML file each."""
