@@ -1,0 +1,1 @@
+"""What one worker computes: instances, descents, Hessians. NumPy only."""

@@ -1,0 +1,78 @@
+"""Plain gradient descent on the sphere with a fixed learning rate.
+
+The scheme of arXiv:2403.02418 (spec, section 2): w ← √N (w − η (∇L − μ w)) / |…|. One step is a
+time η of the flow. The learning rate must stay well below 2/λ_max(H); one that is too large does
+not only diverge but silently biases the recovery probability.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.kernel.batch import Array, Rows, on_sphere
+from pipeline.kernel.flow import RECOVERED_OVERLAP, DescentResult, Landscape, Outcome
+
+
+@dataclass(frozen=True)
+class GradientDescent:
+    """Projected gradient descent of a batch of trajectories.
+
+    Parameters
+    ----------
+    landscape : Landscape
+    duration : float
+        T, in time units of the flow; ⌈T/η⌉ steps.
+    learning_rate : float
+        η.
+    on_equator : bool
+        Project each step orthogonally to w*, so that m = 0 stays; nothing is then recovered.
+    """
+
+    landscape: Landscape
+    duration: float
+    learning_rate: float
+    on_equator: bool = False
+
+    def run(self, w: Array, owner: Rows) -> DescentResult:
+        """Descend from `w` [trajectories, N] until |m| ≥ 0.99 or t = T.
+
+        The hitting time is that of the first step after which |m| ≥ 0.99.
+        """
+        n = self.landscape.dimension
+        count = len(w)
+        result = DescentResult(
+            w=w.copy(),
+            outcome=np.full(count, Outcome.NOT_RECOVERED, dtype=np.int8),
+            time=np.zeros(count),
+            hit_time=np.full(count, np.inf),
+            gradients=np.zeros(count, dtype=np.int64),
+        )
+        place = np.arange(count)
+        signal = self.landscape.signals[owner]
+        point = self._project(w, signal)
+        for step in range(int(np.ceil(self.duration / self.learning_rate)) + 1):
+            overlap = np.vecdot(point, signal) / n
+            hit = np.abs(overlap) >= RECOVERED_OVERLAP
+            failed = ~np.isfinite(overlap)
+            result.w[place] = point
+            result.time[place] = step * self.learning_rate
+            result.gradients[place] = step
+            result.hit_time[place[hit]] = step * self.learning_rate
+            result.outcome[place[hit]] = Outcome.RECOVERED
+            result.outcome[place[failed]] = Outcome.NOT_FINITE
+            going = ~(hit | failed)
+            if not going.all():
+                place, owner = place[going], owner[going]
+                point, signal = point[going], signal[going]
+            if not len(place):
+                break
+            gradient, _ = self.landscape.gradient(point, owner)
+            multiplier = np.vecdot(point, gradient) / n
+            force = multiplier[:, None] * point - gradient
+            point = self._project(point + self.learning_rate * force, signal)
+        return result
+
+    def _project(self, w: Array, signal: Array) -> Array:
+        if self.on_equator:
+            w = w - (np.vecdot(w, signal) / self.landscape.dimension)[:, None] * signal
+        return on_sphere(w)

@@ -1,0 +1,125 @@
+"""A Gaussian sensing matrix X, known through the products it gives.
+
+The kernel touches X only by `apply` (X u), `apply_transpose` (Xᵀ v) and `pull_back` (Xᵀ φ(X u), one
+*pass*), so that a matrix held in memory and one drawn as it is asked for can stand behind the same
+descent. Time and memory of a campaign are the time and memory of these products.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from pipeline.kernel.batch import Array
+
+Response = Callable[[Array, slice], Array]
+"""φ: predictions of some measurements [batch, rows] and which rows they are → same shape."""
+
+_BLOCK_BYTES = 1 << 19  # rows of X that stay in a core's cache between the two products of a pass
+_BLOCK_PRODUCT = 1 << 19  # batch × elements up to which OpenBLAS multiplies without packing X first
+
+
+class GaussianOperator(Protocol):
+    """The products that a descent asks of X [M, N], entries N(0, 1/N)."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(M, N)."""
+
+    def apply(self, u: Array) -> Array:
+        """X u for each row of `u` [batch, N] → [batch, M]."""
+
+    def apply_transpose(self, v: Array) -> Array:
+        """Xᵀ v for each row of `v` [batch, M] → [batch, N]."""
+
+    def pull_back(self, u: Array, response: Response) -> tuple[Array, Array]:
+        """Xᵀ φ(X u) [batch, N] and X u [batch, M] for each row of `u` [batch, N]: one pass."""
+
+    def row_norms(self) -> Array:
+        """|x_i|²/N [M]."""
+
+    def weighted_gram(self, weights: Array) -> Array:
+        """Xᵀ diag(f) X [N, N] for `weights` f [M], in float64."""
+
+
+@dataclass(frozen=True)
+class DenseOperator:
+    """X in memory, each row read once per pass.
+
+    Blocks of rows small enough to stay in cache serve both products of a pass, so a pass costs one
+    read of X (M N itemsize bytes) and 4 M N flops per row of the batch.
+
+    Parameters
+    ----------
+    matrix : float array [M, N]
+        C-ordered, entries x_ij/√N with x_ij standard normal.
+    """
+
+    matrix: Array
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(M, N)."""
+        m, n = self.matrix.shape
+        return m, n
+
+    def apply(self, u: Array) -> Array:
+        """X u for each row of `u` [batch, N] → [batch, M]."""
+        out = np.empty((len(u), len(self.matrix)), dtype=self.matrix.dtype)
+        for rows in self._row_blocks(len(u)):
+            out[:, rows] = u @ self.matrix[rows].T
+        return out
+
+    def apply_transpose(self, v: Array) -> Array:
+        """Xᵀ v for each row of `v` [batch, M] → [batch, N]."""
+        out = np.zeros((len(v), self.matrix.shape[1]), dtype=self.matrix.dtype)
+        for rows in self._row_blocks(len(v)):
+            out += v[:, rows] @ self.matrix[rows]
+        return out
+
+    def pull_back(self, u: Array, response: Response) -> tuple[Array, Array]:
+        """Xᵀ φ(X u) [batch, N] and X u [batch, M] for each row of `u` [batch, N]: one pass."""
+        m, n = self.matrix.shape
+        predictions = np.empty((len(u), m), dtype=self.matrix.dtype)
+        pulled = np.zeros((len(u), n), dtype=self.matrix.dtype)
+        for rows in self._row_blocks(len(u)):
+            block = self.matrix[rows]
+            predicted = u @ block.T
+            predictions[:, rows] = predicted
+            pulled += response(predicted, rows) @ block
+        return pulled, predictions
+
+    def row_norms(self) -> Array:
+        """|x_i|²/N [M]."""
+        return np.asarray(np.vecdot(self.matrix, self.matrix))
+
+    def weighted_gram(self, weights: Array) -> Array:
+        """Xᵀ diag(f) X [N, N] for `weights` f [M], summed in float64."""
+        gram = np.zeros((self.matrix.shape[1],) * 2)
+        for rows in self._row_blocks(1):
+            block = self.matrix[rows].astype(np.float64)
+            gram += (block * weights[rows, None]).T @ block
+        return gram
+
+    def _row_blocks(self, batch: int) -> list[slice]:
+        m, n = self.matrix.shape
+        elements = min(_BLOCK_BYTES // self.matrix.itemsize, _BLOCK_PRODUCT // batch)
+        size = max(8, elements // n)
+        return [slice(start, min(start + size, m)) for start in range(0, m, size)]
+
+
+def draw_dense(
+    random: np.random.Generator, measurements: int, dimension: int, dtype: np.dtype[np.floating]
+) -> DenseOperator:
+    """X [M, N] with independent entries N(0, 1/N).
+
+    Drawn in float64 and then rounded, so that the precision does not choose the instance.
+    """
+    matrix = np.empty((measurements, dimension), dtype=dtype)
+    size = max(1, (1 << 17) // dimension)
+    scale = 1 / np.sqrt(dimension)
+    for start in range(0, measurements, size):
+        rows = matrix[start : start + size]
+        rows[:] = random.standard_normal(rows.shape) * scale
+    return DenseOperator(matrix)

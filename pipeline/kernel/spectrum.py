@@ -1,0 +1,155 @@
+"""Lowest eigenpairs of the Hessians of a batch of trajectories, with their residuals.
+
+Dense diagonalisation where it is cheaper, otherwise Lanczos with full reorthogonalisation, all
+trajectories at once: one product with every Hessian still iterated on is one pass over X.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.kernel.batch import Array, Rows
+
+_DENSE_DIMENSION = 128  # below it a dense diagonalisation costs less than a Lanczos run
+_DENSE_FRACTION = 0.5  # a Krylov space this large next to R^N means dense is cheaper after all
+_LARGEST_DENSE = 4096
+_CHECK_GROWTH = 1.25  # the Ritz values are looked at when the space has grown by this factor
+
+
+class SymmetricBatch(Protocol):
+    """Symmetric matrices of a batch, one per trajectory, known by their products."""
+
+    def apply(self, v: Array, rows: Rows) -> Array:
+        """H v for `v` [k, N], the k-th in the matrix of trajectory rows[k]."""
+
+    def dense(self, row: int) -> Array:
+        """The matrix of one trajectory [N, N]."""
+
+
+@dataclass(frozen=True)
+class LowestPairs:
+    """The lowest eigenpairs of each matrix.
+
+    Parameters
+    ----------
+    values : float array [trajectories, count]
+        Ascending.
+    vectors : float array [trajectories, count, N]
+        Unit vectors.
+    residuals : float array [trajectories, count]
+        |H v − λ v|; some eigenvalue lies within that distance of λ.
+    products : int array [trajectories]
+        Products with H used (a dense diagonalisation counts N of them).
+    """
+
+    values: NDArray[np.float64]
+    vectors: Array
+    residuals: NDArray[np.float64]
+    products: Rows
+
+
+def residual_bound(dtype: np.dtype[np.floating]) -> float:
+    """Largest residual that a pair may have, in units of 1 + |λ_max − λ_min|."""
+    return 1e-7 if dtype == np.float64 else 3e-6
+
+
+def lowest_pairs(matrices: SymmetricBatch, start: Array, count: int = 2) -> LowestPairs:
+    """The `count` lowest eigenpairs of every matrix of the batch.
+
+    Parameters
+    ----------
+    matrices : SymmetricBatch
+    start : float array [trajectories, N]
+        Starting vectors of Lanczos, with a component on the pairs that are sought.
+    count : int
+    """
+    trajectories, n = start.shape
+    pairs = LowestPairs(
+        values=np.empty((trajectories, count), dtype=np.float64),
+        vectors=np.empty((trajectories, count, n), dtype=start.dtype),
+        residuals=np.empty((trajectories, count), dtype=np.float64),
+        products=np.zeros(trajectories, dtype=np.intp),
+    )
+    everyone = np.arange(trajectories)
+    most = int(_DENSE_FRACTION * n) if n <= _LARGEST_DENSE else n
+    left = everyone if n <= _DENSE_DIMENSION else _lanczos(matrices, start, pairs, most)
+    for row in left:
+        _diagonalise(matrices, int(row), pairs)
+    for k in range(count):  # measured, not inferred from the recurrence
+        v = pairs.vectors[:, k]
+        defect = matrices.apply(v, everyone) - pairs.values[:, k, None].astype(v.dtype) * v
+        pairs.residuals[:, k] = np.sqrt(np.vecdot(defect, defect))
+    pairs.products[:] += count
+    return pairs
+
+
+def _diagonalise(matrices: SymmetricBatch, row: int, pairs: LowestPairs) -> None:
+    # numpy's eigh releases the GIL; scipy's does not, and a worker's heartbeat would starve
+    values, vectors = np.linalg.eigh(matrices.dense(row))
+    count = pairs.values.shape[1]
+    pairs.values[row] = values[:count]
+    pairs.vectors[row] = vectors[:, :count].T
+    pairs.products[row] += len(values)
+
+
+def _lanczos(matrices: SymmetricBatch, start: Array, pairs: LowestPairs, most: int) -> Rows:
+    """Fill `pairs` by Lanczos; the rows not converged within `most` products are returned."""
+    trajectories, n = start.shape
+    count = pairs.values.shape[1]
+    rows = np.arange(trajectories)
+    basis = np.zeros((trajectories, min(64, most), n), dtype=start.dtype)
+    basis[:, 0] = start / np.sqrt(np.vecdot(start, start))[:, None]
+    diagonal, off = np.zeros((2, trajectories, most))
+    next_check = 4 * count + 12
+    for k in range(most):
+        v = basis[:, k]
+        u = matrices.apply(v, rows)
+        diagonal[:, k] = np.vecdot(v, u)
+        known = basis[:, : k + 1]
+        for _ in range(2):  # twice is enough
+            u -= np.matvec(known.mT, np.matvec(known, u))
+        off[:, k] = np.sqrt(np.vecdot(u, u))
+        pairs.products[rows] += 1
+        if k + 1 == next_check or k + 1 == most or (off[:, k] < 1e-12).any():
+            next_check = int(np.ceil(_CHECK_GROWTH * (k + 1)))
+            ritz = _ritz(diagonal[:, : k + 1], off[:, : k + 1])
+            done = _converged(ritz, off[:, k], count, start.dtype)
+            for row in np.flatnonzero(done):
+                pairs.values[rows[row]] = ritz[0][row, :count]
+                vectors = ritz[1][row, :, :count].T.astype(basis.dtype) @ basis[row, : k + 1]
+                pairs.vectors[rows[row]] = vectors / np.sqrt(np.vecdot(vectors, vectors))[:, None]
+            keep = ~done
+            rows, basis, u = rows[keep], basis[keep], u[keep]
+            diagonal, off = diagonal[keep], off[keep]
+        if not len(rows):
+            break
+        if k + 1 < most:
+            if k + 1 == basis.shape[1]:
+                more = min(basis.shape[1], most - basis.shape[1])
+                basis = np.concatenate([basis, np.zeros_like(basis[:, :more])], axis=1)
+            basis[:, k + 1] = u / off[:, k, None].astype(u.dtype)
+    return rows
+
+
+def _ritz(diagonal: Array, off: Array) -> tuple[Array, Array]:
+    """Eigenvalues [trajectories, k] and vectors [trajectories, k, k] of the tridiagonals."""
+    k = diagonal.shape[1]
+    tridiagonal = np.zeros((len(diagonal), k, k))
+    i = np.arange(k)
+    tridiagonal[:, i, i] = diagonal
+    tridiagonal[:, i[1:], i[:-1]] = off[:, :-1]  # eigh reads the lower triangle
+    values, vectors = np.linalg.eigh(tridiagonal)
+    return values, vectors
+
+
+def _converged(
+    ritz: tuple[Array, Array], off: Array, count: int, dtype: np.dtype[np.floating]
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    values, vectors = ritz
+    if values.shape[1] <= count:
+        return np.zeros(len(values), dtype=bool)
+    residual = np.abs(off[:, None] * vectors[:, -1, :count]).max(axis=-1)
+    scale = 1 + values[:, -1] - values[:, 0]
+    return np.asarray(residual <= residual_bound(dtype) * scale)
