@@ -16,7 +16,7 @@ from pipeline.kernel.batch import Rows
 from pipeline.kernel.descent import GradientDescent
 from pipeline.kernel.flow import Flow, Outcome
 from pipeline.kernel.inits import (
-    Init,
+    INITS,
     Starts,
     constrained_starts,
     random_starts,
@@ -30,9 +30,7 @@ KERNEL_VERSION = "1"
 """Changes whenever the numbers that the kernel gives for a task change."""
 
 # sensing matrices advanced together: small instances share the overhead of the calls
-_TOGETHER_BYTES = (
-    64 << 20
-)  # sensing matrices advanced together: small ones share the calls' overhead
+_TOGETHER_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class Task:
     streams : tuple of SeedSequence
         Labelled random stream of each seed.
     inits : tuple of str
-        Initialisations, see `inits`.
+        Initialisations, of `inits.INITS`.
     dynamics : Dynamics
     """
 
@@ -82,7 +80,7 @@ class Task:
     dimension: int
     measurements: int
     streams: tuple[Stream, ...]
-    inits: tuple[Init, ...]
+    inits: tuple[str, ...]
     dynamics: Dynamics
 
 
@@ -197,10 +195,12 @@ def _starts(
             start = random_starts(w0)
         elif init == "spectral":
             start = spectral_starts(at_w0)
-        else:
+        elif init == "constrained":
             time_on_equator = task.dynamics.constrained_time
             relax = _descent(landscape, task.dynamics, time_on_equator, on_equator=True)
             start = constrained_starts(w0, relax)
+        else:
+            raise ValueError(f"init: expected one of {', '.join(INITS)}, got {init!r}")
         starts.append(start)
         snapshots.append(
             at_w0 if init == "random" else hessian_snapshot(landscape, start.w, instances, probe)

@@ -4,7 +4,7 @@ All starts of one seed share X, w* and the draw of w(0), so initialisations are 
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,7 @@ from pipeline.kernel.batch import Array, Rows, on_sphere
 from pipeline.kernel.flow import DescentResult, Outcome
 from pipeline.kernel.observables import HessianSnapshot
 
-Init = Literal["random", "spectral", "constrained"]
-INITS: tuple[Init, ...] = get_args(Init)
+INITS = ("random", "spectral", "constrained")
 
 
 class Descent(Protocol):

@@ -154,8 +154,8 @@ class Hessian:
 
     def dense(self, row: int) -> Array:
         """H of one trajectory as a matrix [N, N], float64."""
-        operator = self.operators[self.owner[row]]
-        matrix = operator.weighted_gram(self.curvature[row].astype(np.float64))
+        operator = self.operators[int(self.owner[row])]
+        matrix: Array = operator.weighted_gram(self.curvature[row].astype(np.float64))
         matrix[np.diag_indices_from(matrix)] -= float(self.multiplier[row])
         return matrix
 

@@ -1,0 +1,300 @@
+"""A campaign: the TOML file that says which runs are wanted, read, checked and frozen."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import tomli_w
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from pipeline.campaign_errors import BARE_KEY, CampaignError, explain, show_key, show_value
+from pipeline.campaign_sections import (
+    Axes,
+    Dynamics,
+    Parameters,
+    Section,
+    Spaced,
+    count_measurements,
+)
+from store import keys
+
+__all__ = [
+    "Campaign",
+    "CampaignError",
+    "bundled_workflows",
+    "campaign_fields",
+    "load_campaign",
+    "parse_campaign",
+]
+
+Scalar = str | int | float
+
+
+class Campaign(Section):
+    """Which runs are wanted: a model, its constants, a grid of labels, the dynamics.
+
+    Nothing in it is about machines: the same campaign gives the same numbers anywhere.
+    """
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=100,
+        description="a name to call files by: letters, digits, `.`, `_`, `-`, at most 100 of them",
+        examples=['name = "quickstart"'],
+    )
+    description: str = Field(
+        default="",
+        pattern=r"^[^\r\n]*$",
+        description="one line of text",
+        examples=['description = "what this campaign is for"'],
+    )
+    model: Literal["phase_retrieval"] = Field(
+        description='"phase_retrieval"', examples=['model = "phase_retrieval"']
+    )
+    entropy: int = Field(
+        ge=0,
+        lt=2**63,  # what TOML integers hold
+        description="an integer from 0 to 2^63 - 1, from which all random streams come",
+        examples=["entropy = 20240305"],
+    )
+    parameters: Parameters = Field(
+        description="a section with a", examples=["[parameters] and below it a = 1.0"]
+    )
+    grid: Axes = Field(
+        description="a section with alpha, N, seeds and inits",
+        examples=["[grid] and below it alpha = [2.0, 3.0], N = [64], seeds = 48, inits = [...]"],
+    )
+    dynamics: Dynamics = Field(
+        description="a section with method and T",
+        examples=['[dynamics] and below it method = "flow", T = 300.0'],
+    )
+
+    def grid_labels(self) -> keys.Grid:
+        """The labels of all runs, as the store knows them; seeds are 0 … seeds − 1."""
+        return keys.Grid(
+            control="alpha",
+            values=self.grid.alpha,
+            N=self.grid.N,
+            seeds=tuple(range(self.grid.seeds)),
+            inits=self.grid.inits,
+        )
+
+    def measurements(self) -> NDArray[np.int64]:
+        """M = round(α N) [alpha, N], the number of measurements."""
+        return np.array(
+            [[count_measurements(alpha, N) for N in self.grid.N] for alpha in self.grid.alpha],
+            dtype=np.int64,
+        )
+
+    def physics(self) -> dict[str, Scalar]:
+        """All that changes a number, by dotted key: neither the grid nor name and description."""
+        sections = self.model_dump(
+            include={"model", "entropy", "parameters", "dynamics"}, exclude_none=True
+        )
+        return dict(_flatten(sections))
+
+    def differences(self, stored: Mapping[str, Scalar]) -> list[str]:
+        """Where `stored`, the physics of another campaign, is not this one's: a line a key."""
+        mine = self.physics()
+        return [
+            f"{key}: {_show(stored.get(key))} in the store, {_show(mine.get(key))} in the campaign"
+            for key in dict.fromkeys([*mine, *stored])
+            if mine.get(key) != stored.get(key)
+        ]
+
+    def to_toml(self) -> str:
+        """The campaign as canonical TOML, defaults and labels spelt out; reads back equal."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+    def prune(self, n: int) -> Self:
+        """The campaign cut down for a trial: `n` seeds, at most `n` labels on the other axes.
+
+        Sizes are kept from the smallest up, the other labels in their order. The physics is the
+        same, so that the trial's store can be extended to the whole campaign.
+
+        Raises
+        ------
+        ValueError
+            If `n` is below 1.
+        """
+        if n < 1:
+            raise ValueError(f"prune: expected n of at least 1, got {n!r}; give 1 or more")
+        grid = self.grid.model_copy(
+            update={
+                "alpha": self.grid.alpha[:n],
+                "N": tuple(sorted(self.grid.N)[:n]),
+                "seeds": min(n, self.grid.seeds),
+                "inits": self.grid.inits[:n],
+            }
+        )
+        return self.model_copy(update={"grid": grid})
+
+
+def _flatten(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Scalar]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{above}{key}.")
+        else:
+            yield above + key, value
+
+
+def _show(value: Scalar | None) -> str:
+    return "nothing" if value is None else repr(value)
+
+
+def campaign_fields() -> dict[tuple[str, ...], FieldInfo]:
+    """Every key that a campaign file may have, sections before what is in them.
+
+    Its `description` says what is expected, its `examples` how it is written.
+    """
+    return dict(_walk_fields(Campaign, ()))
+
+
+def _walk_fields(
+    section: type[BaseModel], above: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    for name, field in section.model_fields.items():
+        yield (*above, name), field
+        inner = Spaced if (section, name) == (Axes, "alpha") else field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _walk_fields(inner, (*above, name))
+
+
+def bundled_workflows() -> dict[str, str]:
+    """The studies that come with hesscape: their names and, a line each, what they are for."""
+    return {
+        name: parse_campaign(text, source=name).description
+        for name, text in _read_bundled().items()
+    }
+
+
+def _read_bundled() -> dict[str, str]:
+    files = resources.files("workflows").iterdir()
+    return {
+        file.name.removesuffix(".toml"): file.read_text(encoding="utf-8")
+        for file in sorted(files, key=lambda file: file.name)
+        if file.name.endswith(".toml")
+    }
+
+
+def load_campaign(source: str | Path, overrides: Sequence[str] = ()) -> Campaign:
+    """Read a campaign: a workflow that comes with hesscape, or a file.
+
+    Parameters
+    ----------
+    source
+        The name of a bundled workflow, or a path. A name means the workflow even where a file is
+        called so too; `./NAME` is the file.
+    overrides
+        What replaces the file's values, as in `parse_campaign`.
+
+    Raises
+    ------
+    CampaignError
+        With all that is wrong, if nothing is there to read or it is no valid campaign.
+    """
+    bundled = _read_bundled()
+    if isinstance(source, str) and source in bundled:
+        return parse_campaign(bundled[source], source=source, overrides=overrides)
+    try:
+        text = Path(source).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        problem = f"expected text in UTF-8, got {error.reason} at byte {error.start}; convert it"
+    except FileNotFoundError:
+        close = difflib.get_close_matches(Path(source).stem, bundled, n=1)
+        advice = f"did you mean {close[0]}? " if close else ""
+        problem = (
+            f"expected a file or a bundled workflow, got {show_value(str(source))}, which is "
+            f"neither; {advice}bundled are {', '.join(bundled)}"
+        )
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        problem = f"expected a file that can be read, got {reason}; check the path"
+    else:
+        return parse_campaign(text, source=str(source), overrides=overrides)
+    raise CampaignError(str(source), [problem])
+
+
+def parse_campaign(text: str, *, source: str, overrides: Sequence[str] = ()) -> Campaign:
+    """Check the TOML text of a campaign and freeze it.
+
+    Parameters
+    ----------
+    text
+        The campaign, as in a file or as `Campaign.to_toml` wrote it.
+    source
+        Where it is from, for the messages.
+    overrides
+        Dotted keys with values in TOML, as `grid.seeds=50`, that replace those of the text. A
+        value that is one bare word is a string; `KEY=` with nothing behind removes the key.
+
+    Raises
+    ------
+    CampaignError
+        With all that is wrong.
+    """
+    try:
+        data = tomllib.loads(text)
+    except RecursionError:
+        raise CampaignError(
+            source, ["expected TOML, got tables or lists nested too deep; flatten them"]
+        ) from None
+    except ValueError as error:  # TOMLDecodeError, with line and column, or an absurd integer
+        problem = f"expected TOML, got a mistake in it: {error}; correct that place"
+        raise CampaignError(source, [problem]) from None
+    problems = []
+    for override in overrides:
+        try:
+            _override(data, override)
+        except ValueError as error:
+            problems.append(str(error))
+    try:
+        campaign = Campaign.model_validate(data)
+    except ValidationError as error:
+        problems += explain(error, campaign_fields())
+    if problems:
+        raise CampaignError(source, problems)
+    return campaign
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    """Set one `dotted.key=value` in the data; a ValueError says what is wrong with it."""
+    dotted, equals, value = (part.strip() for part in text.partition("="))
+    *section, key = dotted.split(".")
+    if not (equals and all(BARE_KEY.fullmatch(part) for part in (*section, key))):
+        got = show_value(text)
+        raise ValueError(f"override: expected KEY=VALUE, got {got}; write as in grid.seeds=50")
+    table: Any = data
+    for depth, part in enumerate(section, start=1):
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            inner, got = show_key(tuple(section[:depth])), show_value(table)
+            raise ValueError(  # noqa: TRY004 - a mistake of the user's, not of the caller's
+                f"override {dotted}: expected a table at {inner}, got {got}; set {inner} instead"
+            )
+    if value:
+        table[key] = _read_value(dotted, value)
+    else:
+        table.pop(key, None)
+
+
+def _read_value(dotted: str, value: str) -> object:
+    if re.fullmatch(r"[A-Za-z][\w-]*", value) and value not in ("true", "false", "inf", "nan"):
+        return value
+    try:
+        data = tomllib.loads(f"value = {value}")
+    except (ValueError, RecursionError):
+        data = {}
+    if data.keys() != {"value"}:
+        raise ValueError(
+            f"override {dotted}: expected a TOML value, got {show_value(value)}; "
+            f"quote text with spaces or signs, as in {dotted}='\"some text\"'"
+        )
+    return data["value"]

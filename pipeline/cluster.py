@@ -1,0 +1,226 @@
+"""The Dask cluster a sweep runs on: embedded, in this process, or one that already exists.
+
+An embedded cluster listens on the loopback interface only, and ends within seconds whatever its
+workers are doing. Ctrl-C is for the driver alone: a terminal sends it to the workers too, where it
+would kill a block that the driver still counts on.
+"""
+
+import json
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
+from importlib import import_module
+from multiprocessing import resource_tracker
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Literal
+
+from dask.system import cpu_count
+from distributed import Client, LocalCluster, Nanny, Worker
+from threadpoolctl import ThreadpoolController
+
+LOOPBACK = "127.0.0.1"
+DASHBOARD_PORT = 8787
+SECONDS_TO_STOP = 2.0
+
+
+class ClusterError(RuntimeError):
+    """There is no cluster to run on; the message says what to start or to change."""
+
+
+@contextmanager
+def connect(
+    scheduler: str | None = None,
+    scheduler_file: Path | None = None,
+    workers: int | None = None,
+    *,
+    timeout: float = 10.0,
+) -> Iterator[Client]:
+    """Client of a cluster with at least one worker, closed with what it started at the end.
+
+    Parameters
+    ----------
+    scheduler : str, optional
+        Address of a running scheduler, or ``threads`` for workers that are threads of this process.
+        Without it and without `scheduler_file`, an embedded cluster of processes.
+    scheduler_file : Path, optional
+        File that a running scheduler wrote.
+    workers : int, optional
+        Workers of one thread each, if they are to be started here; by default one for each CPU that
+        this process may use.
+    timeout : float
+        Seconds to wait for a running scheduler, for its file, and for its first worker.
+
+    Raises
+    ------
+    ClusterError
+        If the arguments contradict one another, if no scheduler answers, or if it has no workers.
+    """
+    _check_choice(scheduler, scheduler_file, workers)
+    if scheduler_file is not None:
+        scheduler = _read_scheduler_file(scheduler_file, timeout)
+    if scheduler is None or scheduler == "threads":
+        with _start_local(workers or cpu_count(), processes=scheduler is None) as client:
+            yield client
+    else:
+        with _join(scheduler, timeout) as client:
+            yield client
+
+
+def _check_choice(scheduler: str | None, scheduler_file: Path | None, workers: int | None) -> None:
+    if scheduler is not None and scheduler_file is not None:
+        raise ClusterError(
+            f"expected a scheduler's address or its file, got both, {scheduler!r} and "
+            f"{str(scheduler_file)!r}; give one of them"
+        )
+    running = scheduler_file or (scheduler if scheduler != "threads" else None)
+    if workers is not None and running is not None:
+        raise ClusterError(
+            f"expected no number of workers for the cluster at {str(running)!r}, which has its "
+            f"own, got {workers!r}; leave it out"
+        )
+    if workers is not None and workers < 1:
+        raise ClusterError(f"expected one worker or more, got {workers!r}; give 1 or more")
+
+
+@contextmanager
+def _start_local(workers: int, *, processes: bool) -> Iterator[Client]:
+    """Cluster of this machine, its workers processes of their own or threads of this one."""
+    with ExitStack() as stack:
+        with _hold_interrupts():
+            cluster = stack.enter_context(_local_cluster(workers, processes=processes))
+        yield stack.enter_context(Client(cluster))
+
+
+def _local_cluster(workers: int, *, processes: bool) -> LocalCluster:
+    try:
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=processes,
+            worker_class=PromptNanny if processes else PromptWorker,
+            protocol="tcp://",
+            host=LOOPBACK,
+            dashboard_address=f"{LOOPBACK}:{_free_port(DASHBOARD_PORT)}",
+            silence_logs=logging.ERROR,
+        )
+    except (OSError, RuntimeError) as error:
+        raise ClusterError(
+            f"expected to start {workers} workers on this machine, got {error!r}; "
+            "try with fewer workers, or with --scheduler synchronous"
+        ) from error
+
+
+class PromptNanny(Nanny):
+    """Keeper of a worker process that does not wait long for a block under way."""
+
+    async def close(  # type: ignore[override]  # as Nanny's own
+        self, timeout: float = SECONDS_TO_STOP, reason: str = "nanny-close"
+    ) -> Literal["OK"]:
+        """Stop the worker, by force after most of `timeout` seconds."""
+        return await super().close(timeout=min(timeout, SECONDS_TO_STOP), reason=reason)
+
+
+class PromptWorker(Worker):
+    """Worker in this process that leaves a block under way to end with the process."""
+
+    async def close(  # type: ignore[override]  # as Worker's own
+        self,
+        timeout: float = SECONDS_TO_STOP,
+        executor_wait: bool = False,
+        nanny: bool = False,
+        reason: str = "worker-close",
+    ) -> str | None:
+        """Stop without waiting for the block: nothing can stop its thread."""
+        return await super().close(
+            timeout=min(timeout, SECONDS_TO_STOP), executor_wait=False, nanny=nanny, reason=reason
+        )
+
+
+@contextmanager
+def _hold_interrupts() -> Iterator[None]:
+    """Hold back SIGINT until the end; what is started meanwhile never gets any.
+
+    Threads and processes inherit which signals are blocked, those that they start later included:
+    also a worker that replaces a dead one leaves Ctrl-C to the driver.
+    """
+    resource_tracker.ensure_running()  # Python starts it later otherwise, and unblocks SIGINT then
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _free_port(wanted: int) -> int:
+    """`wanted` if it is free on the loopback interface, else 0, which stands for any free one."""
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((LOOPBACK, wanted))
+        except OSError:
+            return 0
+    return wanted
+
+
+def _read_scheduler_file(path: Path, timeout: float) -> str:
+    """Address in the file, waited for: a scheduler that is starting has not yet written it."""
+    deadline = monotonic() + timeout
+    while True:
+        try:
+            return str(json.loads(path.read_text(encoding="utf-8"))["address"])
+        except FileNotFoundError:
+            got = "no such file"
+        except OSError as error:
+            got = str(error.strerror)
+        except (ValueError, KeyError, TypeError):  # also while it is being written
+            got = "a file without an address in JSON"
+        if monotonic() > deadline:
+            raise ClusterError(
+                f"expected the file of a running scheduler at {str(path)!r}, got {got} within "
+                f"{timeout:g} s; start one with `dask scheduler --scheduler-file {path}`, or "
+                "correct the path"
+            )
+        sleep(0.1)
+
+
+@contextmanager
+def _join(address: str, timeout: float) -> Iterator[Client]:
+    """Client of a running scheduler, as soon as it has a worker."""
+    try:
+        client = Client(address, timeout=timeout)
+    except (OSError, ValueError, OverflowError) as error:
+        raise ClusterError(
+            f"expected a Dask scheduler at {address!r}, got no answer within {timeout:g} s "
+            f"({error}); start one with `dask scheduler`, or correct the address, as in "
+            "tcp://127.0.0.1:8786"
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=timeout)
+        except TimeoutError as error:
+            raise ClusterError(
+                f"expected workers at the scheduler {address!r}, got none within {timeout:g} s; "
+                f"start some with `dask worker {address} --nthreads 1`"
+            ) from error
+        yield client
+
+
+@cache
+def _find_blas() -> ThreadpoolController:
+    """The BLAS libraries of this process; NumPy and SciPy bring one each."""
+    import_module("scipy.linalg")
+    return ThreadpoolController()
+
+
+def limit_blas_threads() -> AbstractContextManager[object]:
+    """Limit BLAS to one thread in this process, from now on.
+
+    Workers are one to a core, so that more threads would only get in each other's way. As a context
+    manager it restores at its end what was before. Calls after the first cost microseconds.
+    """
+    limiter: AbstractContextManager[object] = _find_blas().limit(limits=1, user_api="blas")
+    return limiter

@@ -1,0 +1,96 @@
+"""What a campaign will cost: seconds per seed from the passes it needs and the time of a pass.
+
+The passes per run are those measured for phase retrieval (`PASSES`), the time of a pass is timed on
+this machine. Good to a factor of about two, which is what choosing block sizes and announcing
+core-hours needs; a store that already holds runs is a better guide, and is used where there is one.
+"""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.campaign import Campaign
+from pipeline.kernel.gaussian_operator import draw_dense
+from store.keys import Block
+
+_FLOW_PASSES = 22.0  # of a run that does not recover: about 22 √T at tolerance 1e-2
+_SNAPSHOT_PASSES = 120.0  # of two lowest eigenpairs by Lanczos
+_SECONDS_PER_GRADIENT_CALL = 5e-5  # overhead of one tick, shared by the instances of a batch
+_NOMINAL_ELEMENTS_PER_SECOND = 1.5e9  # of X in a pass with three trajectories, a slow core
+_LARGEST_PROBE = 1 << 22  # elements of the matrix that is timed
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Predicted seconds of worker time.
+
+    Parameters
+    ----------
+    passes : float
+        Sequential passes over X for one seed, all its initialisations together.
+    elements_per_second : mapping of int to float
+        Elements of X that a pass covers in a second, by N.
+    """
+
+    passes: float
+    elements_per_second: Mapping[int, float]
+
+    def seed_seconds(self, N: int, measurements: int) -> float:
+        """Seconds for one seed with all its initialisations."""
+        per_pass = measurements * N / self.elements_per_second[N] + _SECONDS_PER_GRADIENT_CALL
+        draw = 1e-8 * measurements * N
+        return self.passes * per_pass + draw
+
+    def block_seconds(self, block: Block, measurements: int, all_inits: int) -> float:
+        """Seconds for a block."""
+        share = len(block.inits) / all_inits
+        return len(block.seeds) * share * self.seed_seconds(block.N, measurements)
+
+
+def nominal_cost(campaign: Campaign) -> CostModel:
+    """Cost on a nominal core; the same on every machine, for what must not depend on it."""
+    rates = dict.fromkeys(campaign.grid.N, _NOMINAL_ELEMENTS_PER_SECOND)
+    return CostModel(_passes(campaign), rates)
+
+
+def calibrated_cost(campaign: Campaign) -> CostModel:
+    """Cost on this machine: a pass is timed for each N (a fraction of a second each)."""
+    rates = {
+        N: _time_pass(N, max(1, int(column.max())), campaign)
+        for N, column in zip(campaign.grid.N, campaign.measurements().T, strict=True)
+    }
+    return CostModel(_passes(campaign), rates)
+
+
+def _passes(campaign: Campaign) -> float:
+    dynamics, inits = campaign.dynamics, campaign.grid.inits
+
+    def descent(duration: float) -> float:
+        if dynamics.learning_rate is not None:
+            return duration / dynamics.learning_rate
+        return _FLOW_PASSES * math.sqrt(duration)
+
+    passes: float = descent(dynamics.T) + 2 * _SNAPSHOT_PASSES
+    if "constrained" in inits:
+        passes += descent(dynamics.constrained_time)
+    if "spectral" in inits:
+        passes += _SNAPSHOT_PASSES
+    return passes
+
+
+def _time_pass(N: int, measurements: int, campaign: Campaign) -> float:
+    """Elements of X per second in a pass with one trajectory per initialisation."""
+    rows = min(measurements, max(16, _LARGEST_PROBE // N))
+    dtype = np.dtype(campaign.dynamics.dtype)
+    random = np.random.default_rng(0)
+    operator = draw_dense(random, rows, N, dtype)
+    w = random.standard_normal((len(campaign.grid.inits), N)).astype(dtype)
+    best = np.inf
+    for _ in range(5):
+        clock = time.perf_counter()
+        operator.pull_back(w, lambda predicted, _: predicted * predicted * predicted)
+        best = min(best, time.perf_counter() - clock)
+    return rows * N / best

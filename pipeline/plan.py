@@ -1,0 +1,142 @@
+"""Campaign and store → what is left to do: units of work, with their predicted cost.
+
+Printable and countable before anything runs; nothing is written here.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.campaign import Campaign
+from pipeline.campaign_sections import count_measurements
+from pipeline.cost import CostModel, nominal_cost
+from pipeline.work import Unit
+from store.array_store import read_block_seeds, read_grid
+from store.chunks import pending_blocks
+from store.keys import Block
+from store.ledger import read_status
+from store.schema import cube_variables
+
+_MOST_BLOCK_SEEDS = 16
+_LONGEST_BLOCK = 20.0  # seconds on a nominal core; a worker that dies loses no more than a block
+_UNIT_SECONDS = 2.0  # small blocks are put together up to this, so that Dask's overhead is nothing
+_WORKER_BASE_BYTES = 200 << 20  # interpreter and libraries
+_TOGETHER_BYTES = 64 << 20  # sensing matrices that the kernel advances together
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a campaign still has to do.
+
+    Parameters
+    ----------
+    units : tuple of Unit
+        Work in the order in which it is handed out, long units first.
+    wanted : int
+        Runs of the whole campaign.
+    block_seeds : int
+        Seeds in a chunk of the store.
+    new_bytes : int
+        Bytes of the results before compression.
+    new_files : int
+        Files the store will gain.
+    worker_bytes : int
+        Memory a worker needs.
+    """
+
+    units: tuple[Unit, ...]
+    wanted: int
+    block_seeds: int
+    new_bytes: int
+    new_files: int
+    worker_bytes: int
+
+    @property
+    def runs(self) -> int:
+        """Runs left."""
+        return sum(unit.runs for unit in self.units)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks left."""
+        return sum(len(unit.blocks) for unit in self.units)
+
+    @property
+    def core_seconds(self) -> float:
+        """Predicted worker time."""
+        return sum(unit.seconds for unit in self.units)
+
+
+def choose_block_seeds(campaign: Campaign) -> int:
+    """Seeds in a chunk: a power of two up to 16, so that the costliest block lasts some seconds.
+
+    From a nominal core, so that the layout of a store does not depend on who created it.
+    """
+    cost = nominal_cost(campaign)
+    slowest = max(
+        cost.seed_seconds(N, int(column.max()))
+        for N, column in zip(campaign.grid.N, campaign.measurements().T, strict=True)
+    )
+    fitting = max(1, int(_LONGEST_BLOCK / slowest))
+    return int(min(_MOST_BLOCK_SEEDS, 2 ** int(np.log2(fitting))))
+
+
+def make_plan(campaign: Campaign, path: str | os.PathLike[str], cost: CostModel) -> Plan:
+    """What is left to do of a campaign in a store, which need not exist yet."""
+    wanted = campaign.grid_labels()
+    if Path(path).exists():
+        stored, block_seeds = read_grid(path), read_block_seeds(path)
+        grid = stored.union(wanted)
+        status = np.zeros(grid.shape, dtype=np.int8)
+        status[tuple(slice(length) for length in stored.shape)] = read_status(path)
+    else:
+        grid, block_seeds = wanted, choose_block_seeds(campaign)
+        status = np.zeros(grid.shape, dtype=np.int8)
+    chunks = pending_blocks(grid, wanted, status, block_seeds)
+    return plan_chunks(campaign, chunks, cost, block_seeds)
+
+
+def plan_chunks(
+    campaign: Campaign, chunks: Iterable[tuple[Block, ...]], cost: CostModel, block_seeds: int
+) -> Plan:
+    """Group chunks with pending blocks into units of some seconds, largest N first."""
+    units = tuple(
+        unit
+        for N in sorted(set(campaign.grid.N), reverse=True)
+        for unit in _group(campaign, [chunk for chunk in chunks if chunk[0].N == N], cost)
+    )
+    variables = [row for row in cube_variables("alpha") if row.name != "status"]
+    runs = sum(unit.runs for unit in units)
+    item = np.dtype(campaign.dynamics.dtype).itemsize
+    largest_matrix = int(
+        (campaign.measurements() * np.array(campaign.grid.N, dtype=np.int64)).max() * item
+    )
+    return Plan(
+        units=units,
+        wanted=int(np.prod(campaign.grid_labels().shape)),
+        block_seeds=block_seeds,
+        new_bytes=runs * sum(np.dtype(row.dtype).itemsize for row in variables),
+        new_files=sum(len(unit.chunks) for unit in units) * len(variables),
+        worker_bytes=_WORKER_BASE_BYTES + 2 * max(largest_matrix, _TOGETHER_BYTES),
+    )
+
+
+def _group(campaign: Campaign, chunks: list[tuple[Block, ...]], cost: CostModel) -> Iterator[Unit]:
+    together: list[tuple[Block, ...]] = []
+    seconds = 0.0
+    for chunk in chunks:
+        together.append(chunk)
+        seconds += sum(
+            cost.block_seconds(
+                block, count_measurements(block.value, block.N), len(campaign.grid.inits)
+            )
+            for block in chunk
+        )
+        if seconds >= _UNIT_SECONDS:
+            yield Unit(tuple(together), seconds)
+            together, seconds = [], 0.0
+    if together:
+        yield Unit(tuple(together), seconds)

@@ -1,0 +1,306 @@
+"""From the cube of runs to recovery probabilities and half-recovery points, by sums that add.
+
+Counts are made first and add over any split of the cube; the nonlinear part (intervals, fits)
+comes once at the end. Sizes N are independent of each other: `reduce_size` is a task of its own.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pipeline.transition import LEVEL, Crossing, Transition, locate_half, wilson_interval
+from store.schema import Status
+
+
+class ReductionError(ValueError):
+    """A dataset that is not what a reduction needs."""
+
+
+def control_name(dataset: xr.Dataset) -> str:
+    """Name of the control parameter's axis, of a cube or of a reduced dataset.
+
+    Raises
+    ------
+    ReductionError
+        If not exactly one axis is left beside N, seed, init and replica.
+    """
+    known = {"N", "seed", "init", "replica"}
+    found = [str(dim) for dim in dataset.dims if dim not in known]
+    if len(found) != 1 or not {"N", "init"} <= set(dataset.dims):
+        raise ReductionError(
+            "dataset to reduce: expected the axes N, init and one control parameter, "
+            f"got {tuple(dataset.dims)!r}; pass the cube of a store, or its reduced dataset"
+        )
+    return found[0]
+
+
+def count_outcomes(cube: xr.Dataset) -> xr.Dataset:
+    """Numbers of runs, of recovered runs and of failed runs: sums, which add over blocks.
+
+    Parameters
+    ----------
+    cube : Dataset
+        `status` and `recovered` of any part of a store; other variables are not read. Pending and
+        quarantined cells do not count.
+
+    Returns
+    -------
+    Dataset [control, N, init]
+        ``runs``, ended with a known outcome; ``recovered`` of these; ``failed``, ended without one
+        (numerical failure). Failed runs are counted apart: they are not among the runs. Labels
+        keep the cube's order.
+
+    Raises
+    ------
+    ReductionError
+        If a variable is absent, or the axes are not those of a cube.
+    """
+    control = control_name(cube)
+    finished, recovered, failed = _outcomes(cube)
+    counts = xr.Dataset(
+        {
+            name: outcome.sum([dim for dim in outcome.dims if dim not in (control, "N", "init")])
+            .astype(np.int64)
+            .transpose(control, "N", "init")
+            for name, outcome in (("runs", finished), ("recovered", recovered), ("failed", failed))
+        }
+    )
+    _describe(counts, "runs", "runs that ended with a known outcome")
+    _describe(counts, "recovered", "runs that recovered the signal")
+    _describe(counts, "failed", "runs that failed numerically, not counted among the runs")
+    return counts
+
+
+def recovery_probability(counts: xr.Dataset) -> xr.Dataset:
+    """Counts with ``probability`` = recovered/runs and its 95 % Wilson interval.
+
+    Parameters
+    ----------
+    counts : Dataset [control, N, init]
+        From `count_outcomes`, or a sum of such.
+
+    Returns
+    -------
+    Dataset [control, N, init]
+        The counts, with ``probability``, ``probability_low`` and ``probability_high``; NaN where
+        nothing has run. The interval takes runs as independent, which runs of different seeds are.
+    """
+    dims = counts["runs"].dims
+    runs, recovered = counts["runs"].to_numpy(), counts["recovered"].to_numpy()
+    low, high = wilson_interval(recovered, runs)
+    estimate = recovered / np.where(runs > 0, runs, np.nan)
+    reduced = counts.assign(
+        probability=(dims, estimate), probability_low=(dims, low), probability_high=(dims, high)
+    )
+    _describe(reduced, "probability", "probability of recovery")
+    _describe_interval(reduced, "probability", "Wilson")
+    return reduced
+
+
+def half_recovery(cube: xr.Dataset, *, resamples: int = 1000) -> xr.Dataset:
+    """Control parameter at which half of the runs recover, for each N and init.
+
+    From a logistic curve fitted to the counts; see `pipeline.transition.locate_half`.
+
+    Parameters
+    ----------
+    cube : Dataset
+        As for `count_outcomes`, with all the seeds of the sizes it has.
+    resamples : int
+        Number of resamples of whole seeds behind each interval.
+
+    Returns
+    -------
+    Dataset [N, init]
+        With c the control parameter's name: ``c_half`` and ``c_width`` (from p = 0.1 to p = 0.9),
+        each with ``_low`` and ``_high``; ``logit_intercept`` and ``logit_slope`` of the curve;
+        ``deviance`` of the fit and number of ``points``; ``crossing``, a `Crossing` code that says
+        whether c_half was found or why not. Resamples depend on N and on the cube alone: the same
+        cube gives the same numbers, in whatever order its labels are stored.
+
+    Raises
+    ------
+    ReductionError
+        As for `count_outcomes`.
+    """
+    control = control_name(cube)
+    cube = _load_sorted(cube, control)
+    finished, recovered, _ = _outcomes(cube)
+    if "replica" in finished.dims:
+        finished, recovered = finished.sum("replica"), recovered.sum("replica")
+    order = ("N", "init", "seed", control)
+    trials = finished.astype(np.int64).transpose(*order).to_numpy()
+    successes = recovered.astype(np.int64).transpose(*order).to_numpy()
+    x = cube[control].to_numpy().astype(np.float64)
+    # The same draws for every init, so that their differences on shared seeds stay paired.
+    streams = [np.random.SeedSequence((crc32(b"half_recovery"), int(N))) for N in cube["N"]]
+    found = [
+        [
+            locate_half(x, successes[i, j], trials[i, j], stream, resamples=resamples)
+            for j in range(cube.sizes["init"])
+        ]
+        for i, stream in enumerate(streams)
+    ]
+    return _half_dataset(found, cube, control)
+
+
+def reduce_size(cube: xr.Dataset, *, resamples: int = 1000) -> xr.Dataset:
+    """All reductions of the cube of one size N: counts, probabilities and half-recovery points.
+
+    Parameters
+    ----------
+    cube : Dataset
+        One N of a store's cube, its N axis kept (``cube.sel(N=[128])``); it may be lazy, and only
+        `status` and `recovered` are read.
+    resamples : int
+        As for `half_recovery`.
+
+    Raises
+    ------
+    ReductionError
+        If there is not exactly one N, or as for `count_outcomes`.
+    """
+    control = control_name(cube)
+    if cube.sizes["N"] != 1:
+        raise ReductionError(
+            f"reduce_size: expected one N, got {cube['N'].to_numpy().tolist()!r}; "
+            "select one with cube.sel(N=[…]), or call reduce_cube"
+        )
+    cube = _load_sorted(cube, control)
+    reduced = recovery_probability(count_outcomes(cube))
+    return reduced.merge(half_recovery(cube, resamples=resamples), compat="identical")
+
+
+def combine(parts: Sequence[xr.Dataset]) -> xr.Dataset:
+    """Reduced datasets of different sizes as one, sorted by the control parameter and N.
+
+    Parameters
+    ----------
+    parts : sequence of Dataset
+        From `reduce_size`, in any order, with the same other labels.
+
+    Raises
+    ------
+    ReductionError
+        If there is no part, a size occurs twice, or other labels differ.
+    """
+    if not parts:
+        raise ReductionError("combine: expected at least one reduced dataset, got none")
+    sizes = [int(N) for part in parts for N in part["N"].to_numpy()]
+    if len(set(sizes)) < len(sizes):
+        raise ReductionError(f"combine: expected every N once, got {sorted(sizes)!r}")
+    control = control_name(parts[0])
+    for dim in (control, "init"):
+        labels = [tuple(part[dim].to_numpy().tolist()) for part in parts]
+        if len(set(labels)) > 1:
+            raise ReductionError(
+                f"combine: expected the same labels of {dim!r} in every part, got "
+                f"{sorted(set(labels))!r}; reduce all sizes from one state of the store"
+            )
+    whole = xr.concat(
+        list(parts),
+        dim="N",
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        join="exact",
+        combine_attrs="override",
+    )
+    return whole.transpose(control, "N", "init").sortby([control, "N"])
+
+
+def reduce_cube(cube: xr.Dataset, *, resamples: int = 1000) -> xr.Dataset:
+    """All reductions of a cube: `combine` of `reduce_size` of each N.
+
+    Parameters
+    ----------
+    cube : Dataset
+        As `store.array_store.open_store` or ``xr.open_zarr`` gives it.
+    resamples : int
+        As for `half_recovery`.
+
+    Returns
+    -------
+    Dataset
+        Variables of `recovery_probability` and `half_recovery`, sorted by control parameter and N;
+        initialisations in the store's order.
+
+    Raises
+    ------
+    ReductionError
+        As for `count_outcomes`.
+    """
+    control_name(cube)
+    return combine(
+        [reduce_size(cube.sel(N=[N]), resamples=resamples) for N in cube["N"].to_numpy()]
+    )
+
+
+def _outcomes(cube: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
+    """Whether each run ended with a known outcome, recovered, or ended without an outcome.
+
+    The one place that reads codes: what else may end a run (a horizon before T) belongs here.
+    """
+    absent = [name for name in ("status", "recovered") if name not in cube]
+    if absent:
+        raise ReductionError(
+            f"cube: expected the variables status and recovered, got none named {absent!r}; "
+            "pass the root group of a store"
+        )
+    done, known = cube["status"] == Status.DONE, cube["recovered"] >= 0
+    finished = done & known
+    failed = (cube["status"] == Status.FAILED) | (done & ~known)
+    return finished, finished & (cube["recovered"] == 1), failed
+
+
+def _load_sorted(cube: xr.Dataset, control: str) -> xr.Dataset:
+    """The variables that are reduced, in memory, sorted by number; inits keep the store's order."""
+    wanted = [name for name in ("status", "recovered") if name in cube]
+    return cube[wanted].compute().sortby([control, "N", "seed"])
+
+
+def _half_dataset(found: list[list[Transition]], cube: xr.Dataset, control: str) -> xr.Dataset:
+    """Transitions [N, init] as labelled variables."""
+
+    def column(name: str, dtype: type = np.float64) -> tuple[tuple[str, str], NDArray[Any]]:
+        values = [[getattr(one, name) for one in row] for row in found]
+        return ("N", "init"), np.array(values, dtype=dtype)
+
+    halves = {
+        f"{control}_{name}": column(name)
+        for name in ("half", "half_low", "half_high", "width", "width_low", "width_high")
+    }
+    fits = {
+        "logit_intercept": column("intercept"),
+        "logit_slope": column("slope"),
+        "deviance": column("deviance"),
+        "points": column("points", np.int64),
+        "crossing": column("crossing", np.int8),
+    }
+    reduced = xr.Dataset({**halves, **fits}, coords={"N": cube["N"], "init": cube["init"]})
+    _describe(reduced, f"{control}_half", f"{control} at which half of the runs recover")
+    _describe_interval(reduced, f"{control}_half", "resampled seeds")
+    _describe(reduced, f"{control}_width", f"{control} from probability 0.1 to 0.9 of the fit")
+    _describe_interval(reduced, f"{control}_width", "resampled seeds")
+    _describe(reduced, "logit_intercept", f"b0 of logit p = b0 + b1 {control}")
+    _describe(reduced, "logit_slope", f"b1 of logit p = b0 + b1 {control}")
+    _describe(reduced, "deviance", "deviance of the fit, about points - 2 if the curve is logistic")
+    _describe(reduced, "points", f"values of {control} that have runs")
+    _describe(reduced, "crossing", "how the half-recovery point was found, or why it was not")
+    reduced["crossing"].attrs["flag_values"] = [int(code) for code in Crossing]
+    reduced["crossing"].attrs["flag_meanings"] = " ".join(code.name.lower() for code in Crossing)
+    return reduced
+
+
+def _describe(dataset: xr.Dataset, name: str, long_name: str) -> None:
+    dataset[name].attrs = {"units": "1", "long_name": long_name}
+
+
+def _describe_interval(dataset: xr.Dataset, name: str, method: str) -> None:
+    for end, word in (("low", "lower"), ("high", "upper")):
+        meaning = f"{word} end of the {LEVEL:.0%} interval of {name} ({method})"
+        _describe(dataset, f"{name}_{end}", meaning)

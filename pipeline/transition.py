@@ -1,0 +1,320 @@
+"""Where a recovery curve crosses one half, and how well the runs say so. NumPy only, no labels.
+
+The law is logistic, logit p(x) = b0 + b1 x, fitted to binomial counts with Firth's penalty, so that
+every curve, also a separated one, has one finite fit; x_half = -b0/b1.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, log_expit, ndtr, stdtrit, xlogy
+
+Floats = NDArray[np.float64]
+
+LEVEL: Final = 0.95
+"""Confidence of every interval of the reductions."""
+
+WIDTH_IN_LOGITS: Final = 2 * float(np.log(9.0))
+"""Distance in logits between the probabilities 0.1 and 0.9."""
+
+_NORMAL_QUANTILE: Final = 1.959963984540054
+_FEWEST_SEEDS: Final = 5
+
+
+class Crossing(IntEnum):
+    """What is known of the half-recovery point: found, or why it cannot be given."""
+
+    FITTED = 0
+    BETWEEN_POINTS = 1
+    ABOVE_GRID = 2
+    BELOW_GRID = 3
+    FALLING = 4
+    TOO_FEW_POINTS = 5
+
+
+@dataclass(frozen=True)
+class Transition:
+    """The half-recovery point of one curve; numbers that cannot be given are NaN.
+
+    Parameters
+    ----------
+    crossing : Crossing
+        FITTED: intervals from resampled seeds. BETWEEN_POINTS: the curve jumps from 0 to 1 with at
+        most one point between; the interval is the pair of grid points that enclose the jump.
+        ABOVE_GRID, BELOW_GRID: one half lies beyond the last or first point; `half` is NaN and the
+        interval one-sided. FALLING: the curve crosses one half downwards.
+        TOO_FEW_POINTS: fewer than two points have runs.
+    half, half_low, half_high : float
+        x_half and its interval. An end is infinite where the measured points do not bound it:
+        nothing is extrapolated beyond them.
+    width, width_low, width_high : float
+        Distance in x between p = 0.1 and p = 0.9 of the fitted curve, and its interval.
+    intercept, slope : float
+        b0 and b1 of logit p = b0 + b1 x; NaN where the runs do not bound the slope.
+    deviance : float
+        Of the fit, 2 sum(observed log(observed/expected)); about points - 2 for a logistic curve.
+    points : int
+        Number of points with runs.
+    """
+
+    crossing: Crossing
+    half: float = np.nan
+    half_low: float = np.nan
+    half_high: float = np.nan
+    width: float = np.nan
+    width_low: float = np.nan
+    width_high: float = np.nan
+    intercept: float = np.nan
+    slope: float = np.nan
+    deviance: float = np.nan
+    points: int = 0
+
+
+def wilson_interval(
+    successes: NDArray[np.integer], trials: NDArray[np.integer]
+) -> tuple[Floats, Floats]:
+    """Interval of a binomial probability at `LEVEL`, for independent trials.
+
+    Parameters
+    ----------
+    successes, trials : ndarray of int
+        Counts, of any one shape.
+
+    Returns
+    -------
+    low, high : ndarray of float
+        Ends of the score interval (Wilson, J. Am. Stat. Assoc. 22, 1927), NaN without trials.
+    """
+    z2 = _NORMAL_QUANTILE**2
+    n = np.where(trials > 0, trials, np.nan)
+    p = successes / n
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    reach = np.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n**2))) / (1 + z2 / n)
+    # Exact at the ends, where rounding would leave 1e-17 and hence a probability outside.
+    low = np.where(successes == 0, np.minimum(p, 0.0), centre - reach)
+    high = np.where(successes == trials, np.maximum(p, 1.0), centre + reach)
+    return low, high
+
+
+def fit_logistic(x: Floats, successes: Floats, trials: Floats) -> Floats:
+    """Coefficients (b0, b1) of logit p = b0 + b1 x, for many curves at once.
+
+    Maximises the binomial likelihood times Jeffreys' prior sqrt(det I), which removes the bias of
+    order 1/n and keeps separated curves finite (Firth, Biometrika 80, 1993), by Newton steps that
+    are halved where they do not ascend.
+
+    Parameters
+    ----------
+    x : ndarray [points]
+        Control parameter.
+    successes, trials : ndarray [..., points]
+        Counts, or weighted counts; points without trials do not take part.
+
+    Returns
+    -------
+    ndarray [..., 2]
+        b0 and b1, accurate to about 1e-8; NaN for a curve with fewer than two points with trials.
+    """
+    shape = trials.shape[:-1]
+    k, n = successes.reshape(-1, x.size), trials.reshape(-1, x.size)
+    fits = np.full((len(n), 2), np.nan)
+    centre, scale = x.mean(), x.std() or 1.0
+    u = (x - centre) / scale
+
+    active = np.flatnonzero((n > 0).sum(axis=1) >= 2)
+    k, n = k[active], n[active]
+    mean = (k.sum(axis=1) + 0.5) / (n.sum(axis=1) + 1.0)
+    beta = np.stack([np.log(mean / (1 - mean)), np.zeros_like(mean)], axis=1)
+    step, best = np.zeros_like(beta), np.full(len(beta), -np.inf)
+    for _ in range(500):
+        candidate = beta + step
+        value, newton = _penalised_likelihood(u, k, n, candidate)
+        better = value >= best - 1e-12 * np.abs(best)
+        beta = np.where(better[:, None], candidate, beta)
+        best = np.where(better, value, best)
+        step = np.where(better[:, None], newton, step / 2)
+        fits[active] = beta
+        going = np.abs(step).max(axis=1) > 1e-9 * (1 + np.abs(beta).max(axis=1))
+        if not going.any():
+            break
+        active, k, n = active[going], k[going], n[going]
+        beta, step, best = beta[going], step[going], best[going]
+    slope = fits[:, 1] / scale
+    return np.stack([fits[:, 0] - slope * centre, slope], axis=1).reshape(*shape, 2)
+
+
+def _penalised_likelihood(u: Floats, k: Floats, n: Floats, beta: Floats) -> tuple[Floats, Floats]:
+    """Log of likelihood times Jeffreys' prior [curves], and the Newton step from there [curves, 2].
+
+    The prior acts as one half of each point's leverage in successes and one half in failures.
+    """
+    eta = beta[:, :1] + beta[:, 1:] * u
+    p, q = expit(eta), expit(-eta)
+    weight = n * p * q
+    s0, _, v, s2 = _moments(u, weight)
+    value = (k * log_expit(eta) + (n - k) * log_expit(-eta)).sum(axis=1)
+    value += 0.5 * np.log(s0 * s2)[:, 0]
+    leverage = weight * (1 / s0 + v**2 / s2)
+    residual = k * q - (n - k) * p + leverage * (q - p) / 2
+    s0, middle, v, s2 = _moments(u, weight + leverage * p * q)
+    tilt = (residual * v).sum(axis=1, keepdims=True) / s2
+    shift = residual.sum(axis=1, keepdims=True) / s0
+    return value, np.concatenate([shift - tilt * middle, tilt], axis=1)
+
+
+def _moments(u: Floats, weight: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Total weight, mean of u, deviations, and their weighted square: the information, diagonal.
+
+    About the mean nothing cancels, even where one point carries nearly all the weight.
+    """
+    s0 = np.maximum(weight.sum(axis=1, keepdims=True), 1e-150)
+    middle = (weight @ u)[:, None] / s0
+    v = u - middle
+    return s0, middle, v, np.maximum((weight * v**2).sum(axis=1, keepdims=True), 1e-150)
+
+
+def locate_half(
+    x: Floats,
+    successes: NDArray[np.integer],
+    trials: NDArray[np.integer],
+    stream: np.random.SeedSequence,
+    *,
+    resamples: int = 1000,
+) -> Transition:
+    """Half-recovery point of one curve, with its interval at `LEVEL` from resampling whole seeds.
+
+    A resample draws n - 1 of the n seeds with replacement, so that its spread is that of the
+    estimate also for small n (Rao and Wu, J. Am. Stat. Assoc. 83, 1988), and the percentiles are
+    those of Student's t with n - 1 degrees of freedom (Hesterberg, Am. Stat. 69, 2015). All that a
+    seed shares (its points, and replicas summed in its counts) is drawn with it. Below five seeds
+    the interval is the pair of grid points that are each clearly below and above one half.
+
+    Parameters
+    ----------
+    x : ndarray [points]
+        Control parameter, ascending.
+    successes, trials : ndarray of int [seeds, points]
+        Recovered and finished runs of each seed; seeds and points without runs are allowed.
+    stream : SeedSequence
+        Decides the resamples; equal streams and counts give equal results.
+    resamples : int
+        Number of resamples.
+    """
+    seeds = trials.any(axis=1)
+    points = trials.any(axis=0)
+    x, successes, trials = x[points], successes[seeds][:, points], trials[seeds][:, points]
+    if x.size < 2:
+        return Transition(Crossing.TOO_FEW_POINTS, points=x.size)
+    k, n = successes.sum(axis=0), trials.sum(axis=0)
+    b0, b1 = (float(b) for b in fit_logistic(x, k.astype(float), n.astype(float)))
+    crossing, half = _classify(x, k, n, b0, b1)
+    if crossing is Crossing.FALLING:
+        return Transition(crossing, intercept=b0, slope=b1, points=x.size)
+
+    bracket = _enclosing_points(x, k, n, half)
+    reported = half if np.isfinite(half) else np.nan
+    if _is_separated(k, n):
+        return Transition(crossing, reported, *bracket, points=x.size)
+    low = high = width_low = width_high = np.nan
+    if len(trials) >= _FEWEST_SEEDS:
+        draws = np.random.Generator(np.random.Philox(stream)).multinomial(
+            len(trials) - 1, np.full(len(trials), 1 / len(trials)), size=resamples
+        )
+        weights = draws.astype(np.float64)  # sums of counts stay exact, and use the fast product
+        fits = fit_logistic(x, weights @ successes, weights @ trials)
+        tail = float(ndtr(stdtrit(len(trials) - 1, (1 - LEVEL) / 2)))
+        low, high = _half_interval(x, fits, half, tail)
+        width_low, width_high = _width_interval(fits, tail)
+    else:
+        low, high = bracket
+    width = WIDTH_IN_LOGITS / b1 if b1 > 0 else np.nan
+    return Transition(
+        crossing,
+        reported,
+        low,
+        high,
+        width,
+        width_low,
+        width_high,
+        b0,
+        b1,
+        _deviance(x, k, n, b0, b1),
+        x.size,
+    )
+
+
+def _is_separated(k: NDArray[np.integer], n: NDArray[np.integer]) -> bool:
+    """Whether the curve is 0 … 0, at most one other value, 1 … 1: no slope is too steep for it."""
+    mixed = (k > 0) & (k < n)
+    return bool(mixed.sum() <= 1 and (np.diff(k / n) >= 0).all())
+
+
+def _classify(
+    x: Floats, k: NDArray[np.integer], n: NDArray[np.integer], b0: float, b1: float
+) -> tuple[Crossing, float]:
+    """Where the fitted curve crosses one half; -inf or inf where that is beyond the points."""
+    first, last = b0 + b1 * x[0], b0 + b1 * x[-1]
+    if first < 0 and last < 0:
+        return Crossing.ABOVE_GRID, np.inf
+    if first > 0 and last > 0:
+        return Crossing.BELOW_GRID, -np.inf
+    if b1 <= 0:
+        return Crossing.FALLING, np.nan
+    found = Crossing.BETWEEN_POINTS if _is_separated(k, n) else Crossing.FITTED
+    return found, -b0 / b1
+
+
+def _enclosing_points(
+    x: Floats, k: NDArray[np.integer], n: NDArray[np.integer], half: float
+) -> tuple[float, float]:
+    """Nearest points around `half` that are clearly below and above one half by their own runs."""
+    low, high = wilson_interval(k, n)
+    below, above = x[(high < 0.5) & (x <= half)], x[(low > 0.5) & (x >= half)]
+    return (
+        float(below.max()) if below.size else -np.inf,
+        float(above.min()) if above.size else np.inf,
+    )
+
+
+def _half_interval(x: Floats, fits: Floats, half: float, tail: float) -> tuple[float, float]:
+    """Percentile interval of x_half, within the measured points and around `half`."""
+    b0, b1 = fits.T
+    rising = b1 > 0
+    low_side = (b0 + b1 * x[0] < 0) & (b0 + b1 * x[-1] < 0)
+    high_side = (b0 + b1 * x[0] > 0) & (b0 + b1 * x[-1] > 0)
+    found = np.full(len(fits), np.nan)
+    found[low_side], found[high_side] = np.inf, -np.inf
+    found[rising] = -b0[rising] / b1[rising]
+    # A resample without an answer counts against both ends: the interval can only widen.
+    unknown = np.isnan(found)
+    low = np.quantile(np.where(unknown, -np.inf, found), tail, method="inverted_cdf")
+    high = np.quantile(np.where(unknown, np.inf, found), 1 - tail, method="inverted_cdf")
+    low, high = min(low, half), max(high, half)
+    return (
+        -np.inf if low < x[0] else float(min(low, x[-1])),
+        np.inf if high > x[-1] else float(max(high, x[0])),
+    )
+
+
+def _width_interval(fits: Floats, tail: float) -> tuple[float, float]:
+    """Percentile interval of the width; its upper end is infinite if the curve can be flat."""
+    slopes = np.nan_to_num(fits[:, 1], nan=0.0)
+    flattest, steepest = map(float, np.quantile(slopes, [tail, 1 - tail], method="inverted_cdf"))
+    return (
+        WIDTH_IN_LOGITS / steepest if steepest > 0 else np.nan,
+        WIDTH_IN_LOGITS / flattest if flattest > 0 else np.inf,
+    )
+
+
+def _deviance(
+    x: Floats, k: NDArray[np.integer], n: NDArray[np.integer], b0: float, b1: float
+) -> float:
+    eta = b0 + b1 * x
+    misses = n - k
+    terms = (
+        xlogy(k, k / n) + xlogy(misses, misses / n) - k * log_expit(eta) - misses * log_expit(-eta)
+    )
+    return float(2 * terms.sum())

@@ -1,0 +1,324 @@
+"""The labelled cube on disk: created from the schema, grown, written in whole chunks, read.
+
+``xr.open_zarr(path)`` reads it without this package, also while a sweep runs. Labels are appended
+in the order in which campaigns ask for them; `open_store` sorts them for reading.
+
+Who may write: workers the chunks of their blocks, the single driver all else. Nothing here takes
+the lock; see `store.ledger`.
+"""
+
+import os
+import reprlib
+import shutil
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from store.chunks import chunk_shape, locate_block
+from store.durable import DurableStore, local_root, publish_nodes, sync_folder
+from store.keys import Block, Grid
+from store.schema import (
+    CONTROLS,
+    RESULTS,
+    SchemaError,
+    Variable,
+    check_results,
+    coordinate_variables,
+    cube_axes,
+    cube_variables,
+)
+
+StorePath = str | os.PathLike[str]
+
+_ROOM = (16, 8, 256, 4)  # least chunk of labels and status: one file until a campaign is large
+COMPRESSORS = (ZstdCodec(level=1), Crc32cCodec())  # the checksum last: it covers what is on disk
+
+
+def create_store(
+    path: StorePath,
+    grid: Grid,
+    measurements: NDArray[np.integer[Any]],
+    *,
+    block_seeds: int,
+    attributes: Mapping[str, object],
+) -> None:
+    """Create the empty cube: labels, units and fill values, nothing computed.
+
+    It is built beside `path` and renamed, so that a crash leaves nothing half-made there.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        Folder to create.
+    grid : Grid
+        Labels of the axes.
+    measurements : ndarray of int, [values, N]
+        Number of measurements M.
+    block_seeds : int
+        Seeds in a chunk, fixed for the life of the store.
+    attributes : mapping
+        Provenance, kept as the attributes of the root; anything JSON can hold.
+
+    Raises
+    ------
+    FileExistsError
+        If there is something at `path`.
+    ValueError
+        If `measurements` does not fit the grid or `block_seeds` is not positive.
+    """
+    root = local_root(path)
+    if root.exists():
+        raise FileExistsError(f"{root}: expected a free path for a new store, got an existing one")
+    _check_measurements(grid, measurements)
+    if block_seeds < 1:
+        raise ValueError(f"block_seeds: expected at least 1 seed in a chunk, got {block_seeds!r}")
+    room = dict(zip(cube_axes(grid.control), map(_round_up, grid.shape, _ROOM), strict=True))
+    lengths = dict(zip(cube_axes(grid.control), grid.shape, strict=True))
+    building = root.with_name(f".{root.name}.{uuid.uuid4().hex}.partial")
+    try:
+        group = zarr.create_group(DurableStore(building), zarr_format=3)
+        for variable in _variables(grid.control):
+            coarse = tuple(room[dim] for dim in variable.dims)
+            in_cube = variable.dims == cube_axes(grid.control)
+            group.create_array(
+                variable.name,
+                shape=tuple(lengths[dim] for dim in variable.dims),
+                chunks=chunk_shape(block_seeds) if variable.name in RESULTS else coarse,
+                dtype=variable.dtype,
+                fill_value=variable.fill,
+                compressors=COMPRESSORS,
+                # One folder for the chunks of a variable: half the inodes of nested folders.
+                chunk_key_encoding={"name": "default", "separator": "."},
+                dimension_names=variable.dims,
+                attributes=variable.attributes() | ({"coordinates": "M"} if in_cube else {}),
+            )
+        _write_labels(group, grid, measurements)
+        publish_nodes(building, _names(grid.control), attributes=attributes)
+        sync_folder(building)
+        building.rename(root)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    sync_folder(root.parent)
+
+
+def grow_store(
+    path: StorePath,
+    grid: Grid,
+    measurements: NDArray[np.integer[Any]],
+    attributes: Mapping[str, object],
+) -> None:
+    """Append labels; nothing that is stored moves.
+
+    Readers see the old cube until the last write, then the new one. A growth that was interrupted
+    leaves the old cube as it was, and is completed by growing again. What was reduced from the
+    smaller cube is withdrawn.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        Store to grow.
+    grid : Grid
+        Labels of the grown store, such as ``read_grid(path).union(campaign)``: those of the store
+        first, in their order.
+    measurements : ndarray of int, [values, N]
+        Number of measurements M of the grown store.
+    attributes : mapping
+        Attributes of the root to add or replace, in the same last write.
+
+    Raises
+    ------
+    ValueError
+        If `grid` does not start with the labels of the store, or `measurements` does not fit it or
+        changes a stored number.
+    """
+    root = local_root(path)
+    old = read_grid(path)
+    for (dim, labels), new in zip(old.axes().items(), grid.axes().values(), strict=True):
+        if grid.control != old.control or new[: len(labels)] != labels:
+            raise ValueError(
+                f"axis {dim}: expected the labels of the store first, {reprlib.repr(labels)}, "
+                f"got {reprlib.repr(new)}"
+            )
+    _check_measurements(grid, measurements)
+    group = zarr.open_group(DurableStore(root), mode="r+", use_consolidated=False)
+    values, sizes = old.shape[:2]
+    stored = get_array(open_group(path), "M")[:]
+    if not np.array_equal(measurements[:values, :sizes], stored):
+        raise ValueError(
+            f"M: expected the store's numbers of measurements {stored!r} for its labels, "
+            f"got {measurements[:values, :sizes]!r}"
+        )
+    lengths = dict(zip(cube_axes(grid.control), grid.shape, strict=True))
+    for variable in _variables(grid.control):
+        get_array(group, variable.name).resize(tuple(lengths[dim] for dim in variable.dims))
+    _write_labels(group, grid, measurements)
+    publish_nodes(root, _names(grid.control), attributes=attributes, withdraw="reduced")
+    shutil.rmtree(root / "reduced", ignore_errors=True)
+
+
+def write_block(path: StorePath, block: Block, results: Mapping[str, NDArray[np.generic]]) -> None:
+    """Write what a kernel call computed; on return it is on the disk.
+
+    Other cells of the chunk are kept. A chunk must have one writer at a time, which holds where
+    blocks come from `pending_blocks` and those of a chunk stay in one task.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        Store that has the labels of the block.
+    block : Block
+        Cells to write.
+    results : mapping of str to ndarray, [seeds, inits]
+        All of `RESULTS`, of types that convert to the schema's without loss.
+
+    Raises
+    ------
+    SchemaError
+        If names, shapes or types are not those of the schema; nothing is written then.
+    ValueError
+        If the block is not in the store, or spans several chunks.
+    """
+    group = open_group(path, mode="r+")
+    region, seeds, inits = locate_block(_read_labels(group), block, _block_seeds(group))
+    check_results(results, block.shape, f"block {block.key}")
+    shape = tuple(part.stop - part.start for part in region)
+    whole = block.runs == shape[2] * shape[3]
+
+    def write_variable(name: str) -> None:
+        # Also chunks of fill values are written, so that a missing file always means damage.
+        array = get_array(group, name).with_config({"write_empty_chunks": True})
+        cells = np.empty(shape, array.dtype) if whole else np.array(array[region])
+        cells[0, 0][np.ix_(seeds, inits)] = results[name]
+        array[region] = cells
+
+    with ThreadPoolExecutor(4) as pool:  # the waits for the disk overlap
+        for _ in pool.map(write_variable, RESULTS):
+            pass
+
+
+def read_grid(path: StorePath) -> Grid:
+    """Labels of a store, in the order in which they were added.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at `path`.
+    SchemaError
+        If what is there is not a store of this package.
+    """
+    return _read_labels(open_group(path))
+
+
+def read_block_seeds(path: StorePath) -> int:
+    """Seeds in a chunk of a store; raises as `read_grid`."""
+    return _block_seeds(open_group(path))
+
+
+def read_attributes(path: StorePath) -> dict[str, Any]:
+    """Attributes of the root, such as provenance; raises as `read_grid`."""
+    return dict(open_group(path).attrs)
+
+
+def update_attributes(path: StorePath, attributes: Mapping[str, object]) -> None:
+    """Add or replace attributes of the root; raises as `read_grid`. For the driver only."""
+    open_group(path)
+    publish_nodes(local_root(path), (), attributes=attributes)
+
+
+def open_store(path: StorePath) -> xr.Dataset:
+    """Labelled cube with sorted labels, read from disk as it is used; raises as `read_grid`."""
+    open_group(path)
+    return sort_labels(xr.open_zarr(local_root(path), chunks=None, consolidated=True))
+
+
+def open_group(path: StorePath, mode: Literal["r", "r+"] = "r") -> zarr.Group:
+    """Root group as readers see it; raises as `read_grid`."""
+    root = local_root(path)
+    if not root.exists():
+        raise FileNotFoundError(f"{root}: expected a store, got nothing there; `hesscape run` it")
+    try:
+        group = zarr.open_group(
+            DurableStore(root, read_only=mode == "r"), mode=mode, use_consolidated=True
+        )
+        complete = set(_names(_control(group))) <= _shown(group)
+    except (FileNotFoundError, StopIteration, ValueError):
+        complete = False
+    if not complete:
+        raise SchemaError(f"{root}: expected a store of hesscape, got something else there")
+    return group
+
+
+def get_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """Array of a group, by its name."""
+    array = group[name]
+    assert isinstance(array, zarr.Array), name
+    return array
+
+
+def sort_labels(dataset: xr.Dataset) -> xr.Dataset:
+    """Sort the axes of numbers; initialisations keep their order."""
+    unsorted = [
+        dim
+        for dim in (*CONTROLS, "N", "seed")
+        if dim in dataset.dims and not dataset.indexes[dim].is_monotonic_increasing
+    ]
+    return dataset.sortby(unsorted) if unsorted else dataset
+
+
+def _block_seeds(group: zarr.Group) -> int:
+    return int(get_array(group, RESULTS[0]).chunks[2])
+
+
+def _control(group: zarr.Group) -> str:
+    shown = _shown(group)
+    return next(name for name in CONTROLS if name in shown)
+
+
+def _shown(group: zarr.Group) -> set[str]:
+    """Names in the consolidated metadata; asking the group for each costs 50 µs a name."""
+    consolidated = group.metadata.consolidated_metadata
+    return set(consolidated.metadata) if consolidated else set()
+
+
+def _read_labels(group: zarr.Group) -> Grid:
+    control = _control(group)
+    values, sizes, seeds, inits = (
+        tuple(np.asarray(get_array(group, dim)[:]).tolist()) for dim in cube_axes(control)
+    )
+    return Grid(control, values, sizes, seeds, inits)
+
+
+def _write_labels(group: zarr.Group, grid: Grid, measurements: NDArray[np.integer[Any]]) -> None:
+    for dim, labels in grid.axes().items():
+        array = get_array(group, dim)
+        array[:] = np.array(labels, array.dtype)
+    get_array(group, "M")[:] = measurements
+
+
+def _variables(control: str) -> tuple[Variable, ...]:
+    return coordinate_variables(control) + cube_variables(control)
+
+
+def _names(control: str) -> list[str]:
+    return [variable.name for variable in _variables(control)]
+
+
+def _round_up(length: int, least: int) -> int:
+    """Power of two that is at least `length` and `least`."""
+    return max(least, 1 << (length - 1).bit_length())
+
+
+def _check_measurements(grid: Grid, measurements: NDArray[np.integer[Any]]) -> None:
+    if measurements.shape != grid.shape[:2] or measurements.dtype.kind not in "iu":
+        raise ValueError(
+            f"measurements: expected integers of shape {grid.shape[:2]} ({grid.control}, N), "
+            f"got {measurements.dtype} of shape {measurements.shape}"
+        )

@@ -1,0 +1,132 @@
+"""Where blocks lie on disk, and which blocks are left to compute.
+
+A chunk of the cube holds one control value, one N, ``block_seeds`` seeds and all initialisations.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from store.keys import Block, Grid
+from store.schema import Status
+
+INITS_PER_CHUNK = 4
+"""Room for initialisations in one chunk: their vocabulary is small, and with a fixed room a new one
+is added without moving a byte."""
+
+Region = tuple[slice, slice, slice, slice]
+
+
+def chunk_shape(block_seeds: int) -> tuple[int, int, int, int]:
+    """Shape of a chunk of the cube: one control value, one N, `block_seeds` seeds, all inits."""
+    return (1, 1, block_seeds, INITS_PER_CHUNK)
+
+
+def locate_block(grid: Grid, block: Block, block_seeds: int) -> tuple[Region, list[int], list[int]]:
+    """Chunk that holds a block, and the block's place in it.
+
+    Parameters
+    ----------
+    grid : Grid
+        Labels of the store.
+    block : Block
+        Block to locate.
+    block_seeds : int
+        Seeds in a chunk.
+
+    Returns
+    -------
+    region : tuple of four slices
+        Cells of the chunk in the cube, cut at the cube's shape.
+    seeds, inits : list of int
+        Positions of the block's seeds and inits inside the region.
+
+    Raises
+    ------
+    ValueError
+        If a label is not in the store, or the block spans several chunks.
+    """
+    places = grid.find(block.grid)
+    region: list[slice] = []
+    for place, size, length in zip(places, chunk_shape(block_seeds), grid.shape, strict=True):
+        chunks = {position // size for position in place}
+        if len(chunks) > 1:
+            raise ValueError(
+                f"block {block.key}: expected cells of one chunk ({block_seeds} seeds, "
+                f"{INITS_PER_CHUNK} inits), got {len(chunks)} chunks; use pending_blocks to cut"
+            )
+        start = chunks.pop() * size
+        region.append(slice(start, min(start + size, length)))
+    seeds = [position - region[2].start for position in places[2]]
+    inits = [position - region[3].start for position in places[3]]
+    return (region[0], region[1], region[2], region[3]), seeds, inits
+
+
+def pending_blocks(
+    grid: Grid, wanted: Grid, status: NDArray[np.int8], block_seeds: int
+) -> list[tuple[Block, ...]]:
+    """Blocks that cover exactly the cells that are wanted and pending.
+
+    One tuple for each chunk with such cells: all blocks of a chunk belong to one task, because two
+    writers of one chunk lose each other's data. Inside a chunk, seeds with the same pending inits
+    form one block; labels keep the order of the store.
+
+    Parameters
+    ----------
+    grid : Grid
+        Labels of the store.
+    wanted : Grid
+        Labels of the campaign; all of them in the store.
+    status : ndarray of int8, [values, N, seeds, inits]
+        Status of the store's cells; only ``Status.PENDING`` counts as pending.
+    block_seeds : int
+        Seeds in a chunk.
+
+    Raises
+    ------
+    ValueError
+        If a wanted label is not in the store.
+    """
+    places = grid.find(wanted)
+    seed_chunks = _split_by_chunk(places[2], block_seeds)
+    init_chunks = _split_by_chunk(places[3], INITS_PER_CHUNK)
+    tasks: list[tuple[Block, ...]] = []
+    for value in places[0]:
+        for size in places[1]:
+            pending = status[value, size] == Status.PENDING
+            if not pending.any():
+                continue
+            label = (grid.control, grid.values[value], grid.N[size])
+            for seeds in seed_chunks:
+                for inits in init_chunks:
+                    blocks = tuple(
+                        Block(
+                            *label,
+                            tuple(grid.seeds[position] for position in rows),
+                            tuple(grid.inits[position] for position in columns),
+                        )
+                        for rows, columns in _cut_rectangles(pending, seeds, inits)
+                    )
+                    if blocks:
+                        tasks.append(blocks)
+    return tasks
+
+
+def _split_by_chunk(positions: list[int], size: int) -> list[list[int]]:
+    chunks: dict[int, list[int]] = {}
+    for position in sorted(positions):
+        chunks.setdefault(position // size, []).append(position)
+    return list(chunks.values())
+
+
+def _cut_rectangles(
+    pending: NDArray[np.bool_], seeds: list[int], inits: list[int]
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Positions (seeds, inits) of rectangles that together cover the pending cells."""
+    rows: dict[tuple[bool, ...], list[int]] = {}
+    for seed, row in zip(seeds, pending[np.ix_(seeds, inits)].tolist(), strict=True):
+        rows.setdefault(tuple(row), []).append(seed)
+    for mask, members in rows.items():
+        if any(mask):
+            yield members, [init for init, wanted in zip(inits, mask, strict=True) if wanted]

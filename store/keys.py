@@ -1,0 +1,223 @@
+"""Labels of cells and blocks, and the random streams that follow from them.
+
+A cell of the cube is known by its labels. Its place on disk depends on the order in which labels
+were appended (see `store.chunks`); its random stream depends on the labels alone, so that a grid
+can grow on every axis and any block can be computed again anywhere.
+"""
+
+import math
+import reprlib
+import zlib
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from store.schema import cube_axes
+
+Labels = tuple[float, ...] | tuple[int, ...] | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Labels of the four axes of a cube, in the order in which they were added.
+
+    Parameters
+    ----------
+    control : str
+        Name of the control parameter, ``alpha`` or ``snr``.
+    values : tuple of float
+        Labels of the control parameter.
+    N : tuple of int
+        Dimensions.
+    seeds : tuple of int
+        Labels of the instances.
+    inits : tuple of str
+        Initialisations.
+
+    Raises
+    ------
+    ValueError
+        If an axis is empty or has a label twice, or a control value is not finite.
+    """
+
+    control: str
+    values: tuple[float, ...]
+    N: tuple[int, ...]
+    seeds: tuple[int, ...]
+    inits: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for dim, labels in self.axes().items():
+            if not labels:
+                raise ValueError(f"axis {dim}: expected at least one label, got none")
+            if len(set(labels)) < len(labels):
+                raise ValueError(
+                    f"axis {dim}: expected each label once, got {reprlib.repr(labels)}"
+                )
+        if not all(map(math.isfinite, self.values)):
+            raise ValueError(
+                f"axis {self.control}: expected finite labels, got {reprlib.repr(self.values)}"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Number of labels of each axis."""
+        return (len(self.values), len(self.N), len(self.seeds), len(self.inits))
+
+    def axes(self) -> dict[str, Labels]:
+        """Labels of each axis by its name, in the order of the axes."""
+        labels = (self.values, self.N, self.seeds, self.inits)
+        return dict(zip(cube_axes(self.control), labels, strict=True))
+
+    def union(self, other: "Grid") -> "Grid":
+        """Grid with the labels of both: those of `self` first, new ones appended.
+
+        Nothing that is stored moves when a store grows from `self` to the union.
+
+        Raises
+        ------
+        ValueError
+            If the control parameters differ.
+        """
+        self._check_control(other)
+        return Grid(
+            self.control,
+            tuple(dict.fromkeys(self.values + other.values)),
+            tuple(dict.fromkeys(self.N + other.N)),
+            tuple(dict.fromkeys(self.seeds + other.seeds)),
+            tuple(dict.fromkeys(self.inits + other.inits)),
+        )
+
+    def missing_from(self, other: "Grid") -> dict[str, Labels]:
+        """Labels of `self` that `other` lacks, by axis; empty if `other` covers `self`.
+
+        Raises
+        ------
+        ValueError
+            If the control parameters differ.
+        """
+        self._check_control(other)
+        known = other.axes()
+        missing: dict[str, Labels] = {}
+        for dim, labels in self.axes().items():
+            lacking = set(labels) - set(known[dim])
+            if lacking:
+                missing[dim] = cast("Labels", tuple(x for x in labels if x in lacking))
+        return missing
+
+    def find(self, wanted: "Grid") -> tuple[list[int], list[int], list[int], list[int]]:
+        """Positions of the labels of `wanted` on each axis of `self`.
+
+        Raises
+        ------
+        ValueError
+            If the control parameters differ, or a label is not in `self`.
+        """
+        missing = wanted.missing_from(self)
+        if missing:
+            raise ValueError(
+                f"expected labels that the store has, got {reprlib.repr(missing)} beside them; "
+                "grow the store before using new labels"
+            )
+        values, sizes, seeds, inits = (
+            {label: place for place, label in enumerate(labels)} for labels in self.axes().values()
+        )
+        return (
+            [values[value] for value in wanted.values],
+            [sizes[size] for size in wanted.N],
+            [seeds[seed] for seed in wanted.seeds],
+            [inits[init] for init in wanted.inits],
+        )
+
+    def _check_control(self, other: "Grid") -> None:
+        if other.control != self.control:
+            raise ValueError(
+                f"control parameter: expected {self.control!r} in both grids, got {other.control!r}"
+            )
+
+
+@dataclass(frozen=True)
+class Block:
+    """Cells that one kernel call computes; always inside one chunk of the store.
+
+    Parameters
+    ----------
+    control : str
+        Name of the control parameter, ``alpha`` or ``snr``.
+    value : float
+        Label of the control parameter.
+    N : int
+        Dimension.
+    seeds : tuple of int
+        Labels of the instances.
+    inits : tuple of str
+        Initialisations; all of them start from the same instances.
+    """
+
+    control: str
+    value: float
+    N: int
+    seeds: tuple[int, ...]
+    inits: tuple[str, ...]
+
+    @property
+    def grid(self) -> Grid:
+        """The block's cells as a grid of its own."""
+        return Grid(self.control, (self.value,), (self.N,), self.seeds, self.inits)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the results, [seeds, inits]."""
+        return (len(self.seeds), len(self.inits))
+
+    @property
+    def runs(self) -> int:
+        """Number of cells."""
+        return len(self.seeds) * len(self.inits)
+
+    @property
+    def key(self) -> str:
+        """Stable, readable name, such as ``alpha=2.5,N=128,seeds=16-31,inits=random+spectral``."""
+        return (
+            f"{self.control}={float(self.value)!r},N={self.N},"
+            f"seeds={_join_ranges(self.seeds)},inits={'+'.join(self.inits)}"
+        )
+
+
+def instance_stream(entropy: int, model: str, N: int, M: int, seed: int) -> np.random.SeedSequence:
+    """Random stream of one instance, a function of its labels only.
+
+    Consumers append to ``spawn_key`` to derive the streams of the matrix, the signal and w(0).
+
+    Parameters
+    ----------
+    entropy : int
+        Entropy of the campaign, from 0 to 2**128 - 1.
+    model : str
+        Name of the model.
+    N, M, seed : int
+        Dimension, number of measurements and label of the instance, each from 0 to 2**32 - 1.
+
+    Raises
+    ------
+    ValueError
+        If a number is outside its range: there, two sets of labels could share a stream.
+    """
+    limits = {"entropy": (entropy, 128), "N": (N, 32), "M": (M, 32), "seed": (seed, 32)}
+    for name, (number, bits) in limits.items():
+        if not 0 <= number < 2**bits:
+            raise ValueError(f"{name}: expected 0 to 2**{bits} - 1, got {number!r}")
+    spawn_key = (zlib.crc32(model.encode()), int(N), int(M), int(seed))
+    return np.random.SeedSequence(int(entropy), spawn_key=spawn_key)
+
+
+def _join_ranges(seeds: tuple[int, ...]) -> str:
+    """Write seeds as runs: (0, 1, 2, 7) becomes ``0-2+7``."""
+    runs: list[list[int]] = []
+    for seed in seeds:
+        if runs and seed == runs[-1][1] + 1:
+            runs[-1][1] = seed
+        else:
+            runs.append([seed, seed])
+    return "+".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)

@@ -1,0 +1,265 @@
+"""Reductions of synthetic cubes with a known law of recovery."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.special import expit
+
+from pipeline.reductions import (
+    ReductionError,
+    combine,
+    control_name,
+    count_outcomes,
+    half_recovery,
+    recovery_probability,
+    reduce_cube,
+    reduce_size,
+)
+from pipeline.transition import Crossing
+from store.array_store import create_store, open_store
+from store.keys import Grid
+from store.reduced import read_reduced, write_reduced
+from store.schema import Status
+
+ALPHA = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
+N = (64, 128, 256)
+INITS = ("random", "spectral", "constrained")
+HALF = np.array([[2.5, 2.0, 4.0], [2.8, 2.2, 4.5], [3.1, 2.4, 5.0]])
+SLOPE = 2.0
+
+
+def make_cube(
+    seeds: int = 48,
+    *,
+    control: str = "alpha",
+    replicas: int = 0,
+    seed: int = 0,
+    inits: Sequence[str] = INITS,
+) -> xr.Dataset:
+    """Finished cube whose probability of recovery is logistic, half at HALF[N, init]."""
+    rng = np.random.default_rng(seed)
+    dims = (control, "N", "seed", "init", *(("replica",) if replicas else ()))
+    shape = (len(ALPHA), len(N), seeds, len(inits), *((replicas,) if replicas else ()))
+    alpha = np.array(ALPHA).reshape(-1, 1, 1, 1)
+    p = expit(SLOPE * (alpha - HALF[None, :, None, : len(inits)]))
+    if replicas:
+        p = p[..., None]
+    recovered = (rng.random(shape) < p).astype(np.int8)
+    measurements = np.rint(np.outer(ALPHA, N)).astype(np.int64)
+    return xr.Dataset(
+        {
+            "status": (dims, np.full(shape, int(Status.DONE), dtype=np.int8)),
+            "recovered": (dims, recovered),
+            "hit_time": (dims, np.where(recovered == 1, 10.0, np.inf)),
+        },
+        coords={
+            control: (control, np.array(ALPHA), {"units": "1", "long_name": "M/N"}),
+            "N": np.array(N),
+            "seed": np.arange(seeds),
+            "init": np.array(inits, dtype=np.dtypes.StringDType()),
+            "M": ((control, "N"), measurements),
+        },
+    )
+
+
+def set_status(cube: xr.Dataset, code: Status, **cells: object) -> None:
+    """Cells of the cube, selected by label, that did not end with an outcome."""
+    cube["status"].loc[cells] = int(code)
+    cube["recovered"].loc[cells] = -1
+
+
+def test_counts_are_those_of_the_cube() -> None:
+    cube = make_cube()
+    counts = count_outcomes(cube)
+    assert counts["runs"].dims == ("alpha", "N", "init")
+    assert (counts["runs"] == 48).all()
+    assert (counts["failed"] == 0).all()
+    xr.testing.assert_equal(counts["recovered"], (cube["recovered"] == 1).sum("seed"))
+    assert counts["M"].sel(alpha=2.5, N=128) == 320
+    assert all(counts[name].dtype == np.int64 for name in counts)
+
+
+@pytest.mark.parametrize("pieces", [2, 5, 48])
+def test_counts_add_over_any_split_of_the_seeds(pieces: int) -> None:
+    cube = make_cube()
+    set_status(cube, Status.FAILED, seed=slice(3, 9), init="random")
+    owner = np.random.default_rng(1).integers(0, pieces, cube.sizes["seed"])
+    parts = [count_outcomes(cube.isel(seed=owner == piece)) for piece in range(pieces)]
+    total = sum(parts[1:], start=parts[0])
+    xr.testing.assert_equal(total, count_outcomes(cube))
+    xr.testing.assert_identical(
+        recovery_probability(total)["probability_low"],
+        recovery_probability(count_outcomes(cube))["probability_low"],
+    )
+
+
+def test_counts_of_blocks_are_the_blocks_of_the_counts() -> None:
+    cube = make_cube()
+    block = cube.sel(alpha=[2.5, 3.0], N=[128], init=["spectral"])
+    xr.testing.assert_equal(
+        count_outcomes(block),
+        count_outcomes(cube).sel(alpha=[2.5, 3.0], N=[128], init=["spectral"]),
+    )
+
+
+def test_failed_runs_are_counted_apart() -> None:
+    cube = make_cube()
+    set_status(cube, Status.FAILED, alpha=2.5, N=128, seed=slice(0, 11), init="random")
+    cell = count_outcomes(cube).sel(alpha=2.5, N=128, init="random")
+    assert (int(cell["runs"]), int(cell["failed"])) == (36, 12)
+    rest = cube["recovered"].sel(alpha=2.5, N=128, init="random", seed=slice(12, None))
+    assert recovery_probability(cell.expand_dims("N"))["probability"].item() == rest.mean()
+
+
+def test_a_run_without_known_outcome_counts_as_failed() -> None:
+    cube = make_cube()
+    cube["recovered"].loc[{"alpha": 3.0, "N": 64, "seed": 5, "init": "random"}] = -1
+    cell = count_outcomes(cube).sel(alpha=3.0, N=64, init="random")
+    assert (int(cell["runs"]), int(cell["failed"])) == (47, 1)
+
+
+@pytest.mark.parametrize("code", [Status.PENDING, Status.QUARANTINED])
+def test_missing_cells_do_not_count(code: Status) -> None:
+    cube = make_cube()
+    set_status(cube, code, seed=slice(30, None))
+    xr.testing.assert_equal(count_outcomes(cube), count_outcomes(cube.isel(seed=slice(0, 30))))
+    xr.testing.assert_equal(reduce_cube(cube), reduce_cube(cube.isel(seed=slice(0, 30))))
+
+
+def test_nothing_has_run_yet() -> None:
+    cube = make_cube(4)
+    set_status(cube, Status.PENDING, seed=slice(None))
+    reduced = reduce_cube(cube)
+    assert (reduced["runs"] == 0).all()
+    assert reduced["probability"].isnull().all()
+    assert reduced["probability_low"].isnull().all()
+    assert (reduced["crossing"] == Crossing.TOO_FEW_POINTS).all()
+
+
+def test_replicas_are_summed() -> None:
+    cube = make_cube(20, replicas=3)
+    counts = count_outcomes(cube)
+    assert (counts["runs"] == 60).all()
+    assert half_recovery(cube)["alpha_half"].sel(N=128, init="random") == pytest.approx(
+        2.8, abs=0.3
+    )
+
+
+def test_probability_and_interval_enclose_the_truth() -> None:
+    reduced = recovery_probability(count_outcomes(make_cube(2000)))
+    truth = expit(SLOPE * (reduced["alpha"] - xr.DataArray(HALF, dims=("N", "init"))))
+    assert float(abs(reduced["probability"] - truth).max()) < 0.05
+    held = (reduced["probability_low"] <= truth) & (truth <= reduced["probability_high"])
+    assert float(held.mean()) > 0.9
+
+
+def test_half_points_are_those_of_the_law() -> None:
+    halves = half_recovery(make_cube(1000))
+    assert halves["alpha_half"].dims == ("N", "init")
+    assert halves["alpha_half"].to_numpy() == pytest.approx(HALF, abs=0.1)
+    assert (halves["crossing"] == Crossing.FITTED).all()
+    held = (halves["alpha_half_low"] <= HALF) & (halves["alpha_half_high"] >= HALF)
+    assert int(held.sum()) >= 7
+    assert halves["logit_slope"].to_numpy() == pytest.approx(np.full((3, 3), SLOPE), rel=0.15)
+    assert halves["alpha_width"].to_numpy() == pytest.approx(np.full((3, 3), 2.197), rel=0.15)
+
+
+def test_other_control_parameters_give_their_name() -> None:
+    reduced = reduce_cube(make_cube(10, control="snr"))
+    assert control_name(reduced) == "snr"
+    assert {"snr_half", "snr_half_low", "snr_half_high", "snr_width"} <= set(reduced)
+
+
+def test_reduce_cube_is_reduce_size_and_combine_in_any_order() -> None:
+    cube = make_cube()
+    parts = [reduce_size(cube.sel(N=[size])) for size in (256, 64, 128)]
+    whole = reduce_cube(cube)
+    xr.testing.assert_identical(combine(parts), whole)
+    direct = recovery_probability(count_outcomes(cube)).merge(half_recovery(cube))
+    xr.testing.assert_identical(direct, whole)
+    assert whole["N"].to_numpy().tolist() == [64, 128, 256]
+    assert whole["runs"].dims == ("alpha", "N", "init")
+
+
+def test_appended_labels_come_out_sorted_and_change_nothing() -> None:
+    cube = make_cube()
+    rng = np.random.default_rng(2)
+    shuffled = cube.isel(alpha=rng.permutation(len(ALPHA)), N=[2, 0, 1], seed=rng.permutation(48))
+    xr.testing.assert_identical(reduce_cube(shuffled), reduce_cube(cube))
+    # Initialisations have no order of their own: they keep the store's.
+    turned = reduce_cube(cube.isel(init=[2, 0, 1]))
+    assert turned["init"].to_numpy().tolist() == ["constrained", "random", "spectral"]
+    xr.testing.assert_identical(turned.isel(init=[1, 2, 0]), reduce_cube(cube))
+
+
+def test_results_are_reproducible_and_keep_when_the_grid_grows() -> None:
+    cube = make_cube()
+    xr.testing.assert_identical(reduce_cube(cube), reduce_cube(cube.copy(deep=True)))
+    alone = reduce_cube(cube.sel(N=[128], init=["spectral"]))
+    xr.testing.assert_identical(alone, reduce_cube(cube).sel(N=[128], init=["spectral"]))
+
+
+def test_only_status_and_recovered_are_needed_and_the_cube_is_left_alone() -> None:
+    cube = make_cube(10)
+    before = cube.copy(deep=True)
+    small = reduce_cube(cube[["status", "recovered"]])
+    xr.testing.assert_identical(reduce_cube(cube), small)
+    xr.testing.assert_identical(cube, before)
+
+
+def test_every_variable_has_units_and_a_long_name() -> None:
+    reduced = reduce_cube(make_cube(10))
+    for name in reduced:
+        assert reduced[name].attrs["units"] == "1"
+        assert len(reduced[name].attrs["long_name"]) > 10
+    assert reduced["alpha"].attrs["long_name"] == "M/N"
+    meanings = reduced["crossing"].attrs["flag_meanings"].split()
+    assert meanings == [code.name.lower() for code in Crossing]
+    assert reduced["crossing"].attrs["flag_values"] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_dataset_with_other_axes_is_refused() -> None:
+    cube = make_cube(4)
+    for wrong in (cube.isel(alpha=0), cube.isel(N=0), cube.expand_dims("time")):
+        with pytest.raises(ReductionError, match="expected the axes N, init and one control"):
+            count_outcomes(wrong)
+
+
+def test_a_cube_without_status_is_refused() -> None:
+    with pytest.raises(ReductionError, match=r"got none named \['status'\]"):
+        reduce_cube(make_cube(4).drop_vars("status"))
+
+
+def test_reduce_size_of_several_sizes_is_refused() -> None:
+    with pytest.raises(ReductionError, match=r"expected one N, got \[64, 128, 256\]"):
+        reduce_size(make_cube(4))
+
+
+def test_combine_refuses_what_does_not_fit_together() -> None:
+    cube = make_cube(6)
+    small, large = (reduce_size(cube.sel(N=[size])) for size in (64, 128))
+    with pytest.raises(ReductionError, match="expected at least one"):
+        combine([])
+    with pytest.raises(ReductionError, match=r"every N once, got \[64, 64\]"):
+        combine([small, small])
+    with pytest.raises(ReductionError, match="same labels of 'alpha'"):
+        combine([small, large.isel(alpha=slice(1, None))])
+    with pytest.raises(ReductionError, match="same labels of 'init'"):
+        combine([small, large.isel(init=[1, 0, 2])])
+
+
+def test_reductions_survive_the_store(tmp_path: Path) -> None:
+    cube = make_cube(8)
+    set_status(cube, Status.FAILED, alpha=2.5, seed=slice(0, 2))
+    grid = Grid("alpha", ALPHA, N, tuple(range(8)), INITS)
+    create_store(tmp_path / "a.zarr", grid, cube["M"].to_numpy(), block_seeds=8, attributes={})
+    reduced = reduce_cube(cube)
+    write_reduced(tmp_path / "a.zarr", reduced)
+    again = read_reduced(tmp_path / "a.zarr")
+    xr.testing.assert_equal(again.sel(init=list(INITS)), reduced)
+    assert again["crossing"].attrs == reduced["crossing"].attrs
+    # A store nobody has written to is a cube without runs.
+    assert (reduce_cube(open_store(tmp_path / "a.zarr"))["runs"] == 0).all()

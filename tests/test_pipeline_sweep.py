@@ -1,0 +1,281 @@
+"""A campaign from plan to store: executors agree, interrupted equals uninterrupted, faults pass."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client
+from rich.console import Console
+
+from pipeline import plan as plan_module
+from pipeline.campaign import Campaign, parse_campaign
+from pipeline.cost import nominal_cost
+from pipeline.executors import ClusterExecutor, Executor, InlineExecutor
+from pipeline.launch import launch
+from pipeline.plan import make_plan
+from pipeline.provenance import open_ledger
+from pipeline.reductions import reduce_cube
+from pipeline.sweep import MOST_ATTEMPTS, Sweep
+from pipeline.work import Receipt, Recipe, Unit, run_unit
+from store.ledger import counts, read_failures
+
+CAMPAIGN = """
+name = "tiny"
+model = "phase_retrieval"
+entropy = 7
+[parameters]
+a = 1.0
+[grid]
+alpha = [2.0, 4.0]
+N = [12, 16]
+seeds = 20
+inits = ["random", "spectral", "constrained"]
+[dynamics]
+method = "flow"
+T = 20.0
+constrained_time = 5.0
+"""
+
+
+@dataclass
+class Events:
+    """A watcher that remembers."""
+
+    received_units: list[Unit] = field(default_factory=list)
+    retried: list[Unit] = field(default_factory=list)
+    given_up: list[Unit] = field(default_factory=list)
+
+    def received(self, unit: Unit, receipts: list[Receipt]) -> None:
+        self.received_units.append(unit)
+
+    def retries(self, unit: Unit, error: BaseException) -> None:
+        self.retried.append(unit)
+
+    def gave_up(self, unit: Unit, error: BaseException) -> None:
+        self.given_up.append(unit)
+
+
+@pytest.fixture
+def campaign() -> Campaign:
+    return parse_campaign(CAMPAIGN, source="test")
+
+
+@pytest.fixture
+def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One unit per chunk."""
+    monkeypatch.setattr(plan_module, "_UNIT_SECONDS", 0.0)
+
+
+def sweep(
+    campaign: Campaign,
+    path: Path,
+    executor: Executor,
+    *,
+    spoil: Callable[[Unit], None] = lambda unit: None,
+) -> tuple[Events, xr.Dataset]:
+    """Sweep over what is pending; `spoil` may raise before a unit is computed."""
+    events = Events()
+    work = partial(_spoilt_work, spoil, str(path), Recipe.of(campaign))
+    with open_ledger(campaign, path) as ledger:
+        units = make_plan(campaign, path, nominal_cost(campaign)).units
+        return events, Sweep(ledger, str(path), work, executor, events).run(units)
+
+
+def _spoilt_work(
+    spoil: Callable[[Unit], None], path: str, recipe: Recipe, unit: Unit
+) -> list[Receipt]:
+    spoil(unit)
+    return run_unit(path, recipe, unit)
+
+
+def numbers(path: Path) -> xr.Dataset:
+    """What a store holds, in the order of the labels, without the time it took."""
+    cube = xr.open_zarr(path, chunks=None).load().drop_vars("seconds")
+    return cube.sortby([dim for dim in cube.dims if dim != "init"]).sel(
+        init=["random", "spectral", "constrained"]
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("uninterrupted") / "tiny.zarr"
+    sweep(parse_campaign(CAMPAIGN, source="test"), path, InlineExecutor())
+    return path
+
+
+def test_every_run_is_done_and_known(uninterrupted: Path) -> None:
+    cube = numbers(uninterrupted)
+    assert dict(cube.sizes) == {"alpha": 2, "N": 2, "seed": 20, "init": 3}
+    assert (cube.status == 1).all()
+    assert cube.recovered.isin([0, 1]).all()
+    assert (np.isfinite(cube.hit_time) == (cube.recovered == 1)).all()
+    assert cube.M.values.tolist() == [[24, 32], [48, 64]]
+    for name in ("overlap", "loss", "multiplier", "lambda1_start", "alignment_end", "gradients"):
+        assert np.isfinite(cube[name]).all(), name
+
+
+@pytest.mark.parametrize("processes", [False, True], ids=["threads", "processes"])
+@pytest.mark.usefixtures("small_units")
+def test_schedulers_give_equal_stores(
+    campaign: Campaign, tmp_path: Path, uninterrupted: Path, processes: bool
+) -> None:
+    path = tmp_path / "tiny.zarr"
+    launch(
+        campaign,
+        path,
+        console=Console(quiet=True),
+        scheduler=None if processes else "threads",
+        workers=2,
+    )
+    xr.testing.assert_identical(numbers(path).drop_attrs(), numbers(uninterrupted).drop_attrs())
+
+
+@pytest.mark.usefixtures("small_units")
+def test_a_resumed_sweep_does_only_what_is_left(
+    campaign: Campaign, tmp_path: Path, uninterrupted: Path
+) -> None:
+    path = tmp_path / "tiny.zarr"
+    budget = iter(range(3))
+
+    def stop_after_three(unit: Unit) -> None:
+        if next(budget, None) is None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(campaign, path, InlineExecutor(), spoil=stop_after_three)
+    before = counts(path)
+    assert 0 < before["done"] < before["done"] + before["pending"]
+
+    events, _ = sweep(campaign, path, InlineExecutor())
+    assert sum(unit.runs for unit in events.received_units) == before["pending"]
+    xr.testing.assert_identical(numbers(path).drop_attrs(), numbers(uninterrupted).drop_attrs())
+
+    events, _ = sweep(campaign, path, InlineExecutor())
+    assert not events.received_units
+
+
+def test_growth_on_every_axis_computes_only_new_cells(
+    campaign: Campaign, tmp_path: Path, uninterrupted: Path
+) -> None:
+    path = tmp_path / "tiny.zarr"
+    small = parse_campaign(
+        CAMPAIGN,
+        source="test",
+        overrides=["grid.alpha=[4.0]", "grid.N=[16]", "grid.seeds=6", 'grid.inits=["constrained"]'],
+    )
+    sweep(small, path, InlineExecutor())
+    first = xr.open_zarr(path, chunks=None).load()
+    events, _ = sweep(campaign, path, InlineExecutor())
+    assert sum(unit.runs for unit in events.received_units) == 2 * 2 * 20 * 3 - 6
+
+    grown = xr.open_zarr(path, chunks=None).load()
+    same = grown.sel(alpha=[4.0], N=[16], seed=range(6), init=["constrained"])
+    xr.testing.assert_equal(same, first)  # bit by bit, `seconds` too: nothing was recomputed
+    for name in ("recovered", "M", "status"):
+        np.testing.assert_array_equal(numbers(path)[name], numbers(uninterrupted)[name])
+
+
+def test_numbers_do_not_depend_on_the_other_seeds(
+    campaign: Campaign, tmp_path: Path, uninterrupted: Path
+) -> None:
+    fewer = parse_campaign(CAMPAIGN, source="test", overrides=["grid.seeds=3"])
+    path = tmp_path / "fewer.zarr"
+    sweep(fewer, path, InlineExecutor())
+    xr.testing.assert_equal(numbers(path), numbers(uninterrupted).sel(seed=range(3)))
+
+
+@pytest.mark.usefixtures("small_units")
+def test_a_passing_fault_is_retried(
+    campaign: Campaign, tmp_path: Path, uninterrupted: Path
+) -> None:
+    path = tmp_path / "tiny.zarr"
+    calls = iter(range(10**6))
+
+    def every_third_time(unit: Unit) -> None:
+        if next(calls) % 3 == 2:
+            raise OSError("disk on strike")
+
+    events, _ = sweep(campaign, path, InlineExecutor(), spoil=every_third_time)
+    assert events.retried
+    assert not events.given_up
+    xr.testing.assert_identical(numbers(path).drop_attrs(), numbers(uninterrupted).drop_attrs())
+
+
+def _always_fails(unit: Unit) -> None:
+    if any((block.N, block.value) == (12, 4.0) for block in unit.blocks):
+        raise ArithmeticError("this one never works")
+
+
+def test_a_lasting_fault_is_quarantined_alone(campaign: Campaign, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.zarr"
+    events, reduced = sweep(campaign, path, InlineExecutor(), spoil=_always_fails)
+    assert counts(path) == {"pending": 0, "done": 180, "failed": 0, "quarantined": 60}
+    assert {(b.N, b.value) for unit in events.given_up for b in unit.blocks} == {(12, 4.0)}
+    for failure in read_failures(path):
+        assert failure["error"] == "ArithmeticError: this one never works"
+        assert "_always_fails" in failure["traceback"]
+        assert failure["attempts"] == MOST_ATTEMPTS
+    assert reduced.runs.sel(alpha=4.0, N=12).values.tolist() == [0, 0, 0]
+
+    with open_ledger(campaign, path) as ledger:
+        assert ledger.clear() == 60
+    sweep(campaign, path, InlineExecutor())
+    assert counts(path)["done"] == 240
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    with Client(n_workers=2, threads_per_worker=1, dashboard_address=":0") as client:
+        yield client
+
+
+def _kills_its_worker(unit: Unit) -> None:
+    if any((block.N, block.value) == (12, 4.0) for block in unit.blocks):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_units")
+def test_a_unit_that_kills_its_worker_is_quarantined(
+    campaign: Campaign, tmp_path: Path, client: Client
+) -> None:
+    path = tmp_path / "tiny.zarr"
+    events, _ = sweep(campaign, path, ClusterExecutor(client), spoil=_kills_its_worker)
+    assert counts(path) == {"pending": 0, "done": 180, "failed": 0, "quarantined": 60}
+    assert all("tcp://" in failure["worker"] for failure in read_failures(path))
+    assert {(b.N, b.value) for unit in events.given_up for b in unit.blocks} == {(12, 4.0)}
+
+
+@pytest.mark.usefixtures("small_units")
+def test_an_error_on_a_cluster_names_its_worker(campaign: Campaign, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.zarr"
+    options = {"processes": False, "n_workers": 1, "threads_per_worker": 1}
+    with Client(**options, dashboard_address=":0") as client:
+        sweep(campaign, path, ClusterExecutor(client), spoil=_always_fails)
+        workers = set(client.scheduler_info()["workers"])
+    assert {failure["worker"] for failure in read_failures(path)} <= workers
+
+
+def test_reductions_of_the_sweep_are_those_of_the_store(campaign: Campaign, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.zarr"
+    _, reduced = sweep(campaign, path, InlineExecutor())
+    xr.testing.assert_identical(reduced, reduce_cube(xr.open_zarr(path, chunks=None)))
+
+
+def test_an_error_of_a_reduction_is_raised(
+    campaign: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: str, size: int) -> xr.Dataset:
+        raise MemoryError("too large to reduce")
+
+    monkeypatch.setattr("pipeline.sweep.reduce_stored", fail)
+    path = tmp_path / "tiny.zarr"
+    with pytest.raises(MemoryError, match="too large"):
+        sweep(campaign, path, InlineExecutor())
+    assert counts(path)["pending"] == 0
