@@ -25,6 +25,8 @@ class Finished:
         Traceback of the error.
     worker : str
         Where it ended, as far as known.
+    attempts : int
+        How often it was tried: Dask itself repeats a task whose worker died.
     """
 
     key: str
@@ -32,13 +34,14 @@ class Finished:
     error: BaseException | None = None
     trace: str = ""
     worker: str = ""
+    attempts: int = 1
 
 
 class Executor(Protocol):
     """Runs functions somewhere and hands back what they return, as they end."""
 
     def capacity(self) -> int:
-        """Tasks to keep under way so that no worker waits for the driver."""
+        """Tasks to keep under way: one for each thread of each worker."""
 
     def submit(self, key: str, function: Callable[..., object], *arguments: object) -> None:
         """Start a task."""
@@ -86,9 +89,9 @@ class ClusterExecutor:
         self._waiting = as_completed(raise_errors=False)
 
     def capacity(self) -> int:
-        """Twice the threads of the cluster as it is now, and two more."""
+        """Threads of the cluster as it is now: more would wait at a worker."""
         threads: int = sum(self._client.nthreads().values())
-        return 2 * threads + 2
+        return max(1, threads)
 
     def submit(self, key: str, function: Callable[..., object], *arguments: object) -> None:
         """Start a task under a key of its own: Dask would join tasks of one key."""
@@ -110,7 +113,8 @@ class ClusterExecutor:
         else:
             error = future.exception() if future.status == "error" else _lost(future)
             trace = "".join(traceback.format_exception(error))
-            ended = Finished(key, None, error, trace, _name_worker(error))
+            attempts = error.allowed_failures + 1 if isinstance(error, KilledWorker) else 1
+            ended = Finished(key, None, error, trace, _name_worker(error), attempts)
         future.release()
         return ended
 

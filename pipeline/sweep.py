@@ -63,9 +63,9 @@ class Sweep:
         self._work = work
         self._executor = executor
         self._watcher = watcher
-        self._queue: deque[Unit] = deque()
-        self._under_way: dict[str, Unit] = {}
-        self._combining = False
+        self._units: deque[Unit] = deque()
+        self._reductions: deque[int] = deque()
+        self._under_way: dict[str, Unit | None] = {}  # a unit, or a reduction
 
     def run(self, units: Iterable[Unit]) -> xr.Dataset:
         """Do all units; the reductions of the whole store, in memory.
@@ -73,44 +73,53 @@ class Sweep:
         A unit's error is retried and then quarantined, and the sweep goes on. A reduction's error
         is raised at the end: the data are safe, and `hesscape reduce` repeats it.
         """
-        self._queue.extend(units)
-        left = Counter(_size(unit) for unit in self._queue)
-        self._reduce(size for size in self._ledger.grid.N if not left[size])
-        self._fill()
+        self._units.extend(units)
+        left = Counter(_size(unit) for unit in self._units)
+        self._reductions.extend(size for size in self._ledger.grid.N if not left[size])
         parts: list[xr.Dataset] = []
         mistakes: list[BaseException] = []
+        self._fill()
         for batch in self._executor.finished():
-            ended_units: list[Unit] = []
             for ended in batch:
-                unit = self._under_way.pop(ended.key, None)
-                if unit is None and ended.error is not None:
+                unit = self._under_way.pop(ended.key)
+                if unit is not None:
+                    again = self._take(unit, ended)
+                    self._units.extendleft(again)
+                    left.update(_size(one) for one in again)
+                    left[_size(unit)] -= 1
+                    if not left[_size(unit)]:
+                        self._reductions.append(_size(unit))
+                elif ended.error is not None:
                     mistakes.append(ended.error)
-                    continue
-                if unit is None:
+                else:
                     parts.append(ended.value)
-                    continue
-                again = self._take(unit, ended)
-                left.update(_size(one) for one in again)
-                self._queue.extendleft(again)
-                ended_units.append(unit)
-            self._ledger.flush()
-            left.subtract(_size(unit) for unit in ended_units)
-            self._reduce(size for size in {_size(unit) for unit in ended_units} if not left[size])
-            if len(parts) == len(self._ledger.grid.N) and not self._combining:
-                self._combining = True
-                self._executor.submit("combine the reductions", combine, parts)
+            self._ledger.flush()  # before a reduction is handed out that relies on it
             self._fill()
+            if len(parts) == len(self._ledger.grid.N) and not self._under_way:
+                self._submit("combine", None, combine, parts)
         if mistakes:
             raise mistakes[0]
         return parts[-1]
 
     def _fill(self) -> None:
-        """Hand out units until the window is full."""
+        """Hand out reductions and units until every worker has one.
+
+        No more than one: a task that waits at a worker would share the blame if that worker died.
+        """
         capacity = self._executor.capacity()
-        while self._queue and len(self._under_way) < capacity:
-            unit = self._queue.popleft()
-            self._under_way[unit.key] = unit
-            self._executor.submit(unit.key, self._work, unit)
+        while len(self._under_way) < capacity and (self._reductions or self._units):
+            if self._reductions:
+                size = self._reductions.popleft()
+                self._submit(f"reduce,N={size}", None, reduce_stored, self._path, size)
+            else:
+                unit = self._units.popleft()
+                self._submit(unit.key, unit, self._work, unit)
+
+    def _submit(
+        self, key: str, unit: Unit | None, function: Callable[..., object], *arguments: object
+    ) -> None:
+        self._under_way[key] = unit
+        self._executor.submit(key, function, *arguments)
 
     def _take(self, unit: Unit, ended: Finished) -> list[Unit]:
         """Mark what a unit gave; the units to do again in its place."""
@@ -123,23 +132,20 @@ class Sweep:
             self._watcher.retries(unit, ended.error)
             seconds = unit.seconds / len(unit.chunks)
             return [Unit((chunk,), seconds) for chunk in unit.chunks]
-        if unit.attempts + 1 < MOST_ATTEMPTS:
+        attempts = unit.attempts + ended.attempts
+        if attempts < MOST_ATTEMPTS:
             self._watcher.retries(unit, ended.error)
-            return [replace(unit, attempts=unit.attempts + 1)]
+            return [replace(unit, attempts=attempts)]
         for block in unit.blocks:
             self._ledger.quarantine(
                 block,
                 error=f"{type(ended.error).__name__}: {ended.error}",
                 traceback=ended.trace,
                 worker=ended.worker,
-                attempts=MOST_ATTEMPTS,
+                attempts=attempts,
             )
         self._watcher.gave_up(unit, ended.error)
         return []
-
-    def _reduce(self, sizes: Iterable[int]) -> None:
-        for size in sizes:
-            self._executor.submit(f"reduce N={size}", reduce_stored, self._path, size)
 
 
 def reduce_stored(path: str, size: int) -> xr.Dataset:
