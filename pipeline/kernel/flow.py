@@ -278,7 +278,7 @@ class Flow:
         n = self.landscape.dimension
         t0, h = batch.t[rows], batch.h[rows]
         m0, rate0 = batch.overlap[rows], batch.overlap_rate[rows]
-        t1 = t0 + h
+        t1 = np.where(h == self.duration - t0, self.duration, t0 + h)  # T exactly, not an ulp off
         m1 = np.vecdot(batch.y1[rows], batch.signal[rows]).astype(np.float64) / n
         rate1 = np.vecdot(force[rows], batch.signal[rows]).astype(np.float64) / n
         batch.t[rows], batch.overlap[rows], batch.overlap_rate[rows] = t1, m1, rate1
@@ -317,7 +317,7 @@ class Flow:
 
     def _stop_failures(self, rows: Rows, batch: _Batch, result: DescentResult) -> None:
         running = result.outcome[batch.row[rows]] == Outcome.RUNNING
-        not_finite = ~np.isfinite(batch.f0[rows]).all(axis=-1)
+        not_finite = ~np.isfinite(batch.f0[rows]).all(axis=-1) | ~np.isfinite(batch.stiffness[rows])
         too_small = batch.h[rows] < _SMALLEST_STEP
         too_many = batch.gradients[rows] > _MOST_GRADIENTS
         for failed, outcome in (

@@ -1,0 +1,184 @@
+"""The command line: what it prints, writes and exits with."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+from pipeline import cli
+from store.array_store import update_attributes
+
+CAMPAIGN = """
+name = "tiny"
+description = "for tests"
+model = "phase_retrieval"
+entropy = 7
+[parameters]
+a = 1.0
+[grid]
+alpha = [2.0, 5.0]
+N = [12, 16]
+seeds = 5
+inits = ["random", "constrained"]
+[dynamics]
+method = "flow"
+T = 20.0
+constrained_time = 5.0
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a campaign in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.toml").write_text(CAMPAIGN)
+    return tmp_path
+
+
+def hesscape(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["hesscape", *arguments])
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    return int(stopped.value.code or 0)
+
+
+RUN = ("run", "tiny.toml", "--scheduler", "synchronous")
+
+
+def test_run_leaves_store_table_and_figure(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hesscape(monkeypatch, *RUN) == 0
+    printed = capsys.readouterr().out
+    for text in ("40 to do", "random: probability of recovery", "N = 16", "α½", "recovery.png"):
+        assert text in printed
+    assert (folder / "tiny-figures" / "recovery.png").stat().st_size > 10_000
+    cube = xr.open_zarr(folder / "tiny.zarr")
+    assert dict(cube.sizes) == {"alpha": 2, "N": 2, "seed": 5, "init": 2}
+    assert (cube.status == 1).all()
+    for name in ("campaign", "kernel_version", "versions", "git_commit", "created", "revisions"):
+        assert name in cube.attrs
+    for name, variable in cube.data_vars.items():
+        assert {"units", "long_name"} <= variable.attrs.keys(), name
+    reduced = xr.open_zarr(folder / "tiny.zarr", group="reduced")
+    assert {"probability", "probability_low", "alpha_half"} <= set(reduced)
+
+    assert hesscape(monkeypatch, *RUN) == 0
+    assert "40 done before, 0 to do" in capsys.readouterr().out
+
+
+def test_extending_and_changing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hesscape(monkeypatch, *RUN) == 0
+    assert hesscape(monkeypatch, *RUN, "--set", "grid.seeds=7", "--set", "grid.N=[12]") == 0
+    assert "20 done before, 8 to do" in capsys.readouterr().out
+    assert len(xr.open_zarr("tiny.zarr").attrs["revisions"]) == 2
+
+    before = sorted(
+        (file, file.stat().st_mtime_ns) for file in folder.rglob("*") if "tiny.zarr" in str(file)
+    )
+    assert hesscape(monkeypatch, *RUN, "--set", "parameters.a=0.5") == cli.BAD_INPUT
+    message = capsys.readouterr().err
+    assert "parameters.a: 1.0 in the store, 0.5 in the campaign" in message
+    assert "--store" in message
+    after = sorted(
+        (file, file.stat().st_mtime_ns) for file in folder.rglob("*") if "tiny.zarr" in str(file)
+    )
+    assert before == after
+
+
+def test_another_kernel_version_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hesscape(monkeypatch, *RUN) == 0
+    update_attributes(folder / "tiny.zarr", {"kernel_version": "0"})
+    assert hesscape(monkeypatch, *RUN, "--set", "grid.seeds=7") == cli.BAD_INPUT
+    assert "kernel version: the store has '0'" in capsys.readouterr().err
+
+
+def test_bad_campaigns_name_every_mistake_and_write_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = ("grid.alpha=[-1.0]", "grid.N=[]", "dynamics.method=descent", "grid.sedes=3")
+    arguments = [part for text in wrong for part in ("--set", text)]
+    assert hesscape(monkeypatch, *RUN, *arguments) == cli.BAD_INPUT
+    message = capsys.readouterr().err
+    for key in ("grid.alpha[0]", "grid.N", "dynamics.learning_rate", "grid.sedes"):
+        assert key in message
+    assert [file.name for file in folder.iterdir()] == ["tiny.toml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "nowhere.toml"), "nowhere.toml"),
+        ((*RUN, "--store", "no/such/folder/x.zarr"), "no/such/folder"),
+        (("run", "tiny.toml", "--scheduler-file", "none.json", "--scheduler", "a:1"), "both"),
+        (("status", "none.zarr"), "none.zarr"),
+        (("reduce", "none.zarr"), "none.zarr"),
+        (("plot", "none.zarr"), "none.zarr"),
+        (("retry", "none.zarr"), "none.zarr"),
+        ((*RUN, "--store", "tiny.toml"), "tiny.toml"),
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_bad_input_is_a_message_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    said: str,
+) -> None:
+    assert hesscape(monkeypatch, *arguments) == cli.BAD_INPUT
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert "Traceback" not in captured.err
+    assert sorted(path.name for path in Path().iterdir()) == ["tiny.toml"]
+
+
+def test_plan_counts_what_is_pending_and_writes_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hesscape(monkeypatch, "plan", "tiny.toml", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["runs"], record["runs_wanted"], record["blocks"]) == (40, 40, 4)
+    assert record["core_hours"] > 0
+    assert not (folder / "tiny.zarr").exists()
+    assert hesscape(monkeypatch, *RUN, "--set", "grid.N=[12]") == 0
+    capsys.readouterr()
+    assert hesscape(monkeypatch, "plan", "tiny.toml") == 0
+    assert "20 of 40 are pending" in capsys.readouterr().out
+
+
+def test_status_reduce_plot_and_retry(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hesscape(monkeypatch, *RUN) == 0
+    capsys.readouterr()
+    assert hesscape(monkeypatch, "status", "tiny.zarr", "--json") == 0
+    state = json.loads(capsys.readouterr().out)
+    assert (state["done"], state["pending"], state["running"]) == (40, 0, False)
+    assert hesscape(monkeypatch, "status", "tiny.zarr") == 0
+    assert "done" in capsys.readouterr().out
+    assert hesscape(monkeypatch, "reduce", "tiny.zarr", "--json") == 0
+    assert "probability" in json.loads(capsys.readouterr().out)["data_vars"]
+    assert hesscape(monkeypatch, "plot", "tiny.zarr", "--out", "pictures") == 0
+    assert sorted(path.name for path in (folder / "pictures").iterdir()) == [
+        "recovery.pdf",
+        "recovery.png",
+    ]
+    assert hesscape(monkeypatch, "retry", "tiny.zarr") == 0
+    assert "0 runs" in capsys.readouterr().out
+
+
+def test_workflows_are_listed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hesscape(monkeypatch, "workflows") == 0
+    assert "quickstart" in capsys.readouterr().out
+    assert hesscape(monkeypatch, "workflows", "--json") == 0
+    assert "quickstart" in json.loads(capsys.readouterr().out)

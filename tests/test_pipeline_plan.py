@@ -1,0 +1,101 @@
+"""Plans: what is pending, how it is cut and grouped, what it is said to cost."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.campaign import Campaign, load_campaign
+from pipeline.cost import calibrated_cost, nominal_cost
+from pipeline.plan import choose_block_seeds, make_plan, plan_chunks
+from pipeline.provenance import open_ledger
+from pipeline.work import Recipe, run_unit
+from store.schema import Status
+
+
+@pytest.fixture
+def campaign() -> Campaign:
+    return load_campaign("quickstart", ["grid.alpha=[2.0, 3.0]", "grid.seeds=40"])
+
+
+def test_a_new_campaign_is_pending_as_a_whole(campaign: Campaign, tmp_path: Path) -> None:
+    path = tmp_path / "new.zarr"
+    plan = make_plan(campaign, path, nominal_cost(campaign))
+    assert plan.runs == plan.wanted == 2 * 3 * 40 * 3
+    cells = [
+        (block.value, block.N, seed, init)
+        for unit in plan.units
+        for block in unit.blocks
+        for seed, init in itertools.product(block.seeds, block.inits)
+    ]
+    assert len(set(cells)) == len(cells) == plan.runs
+    assert not path.exists()
+
+
+def test_units_are_whole_chunks_of_one_size_of_some_seconds(
+    campaign: Campaign, tmp_path: Path
+) -> None:
+    plan = make_plan(campaign, tmp_path / "new.zarr", nominal_cost(campaign))
+    sizes = [unit.blocks[0].N for unit in plan.units]
+    assert sizes == sorted(sizes, reverse=True)
+    for unit in plan.units:
+        assert len({block.N for block in unit.blocks}) == 1
+        assert unit.seconds <= 60
+    last_of_size = {size: place for place, size in enumerate(sizes)}
+    full = [u.seconds for k, u in enumerate(plan.units) if k not in last_of_size.values()]
+    assert min(full) >= 2.0
+    assert plan.core_seconds == pytest.approx(sum(unit.seconds for unit in plan.units))
+
+
+def test_only_pending_cells_of_a_store_are_planned(campaign: Campaign, tmp_path: Path) -> None:
+    path = tmp_path / "some.zarr"
+    with open_ledger(campaign, path) as ledger:
+        blocks = ledger.pending(campaign.grid_labels())[0]
+        for block in blocks:
+            ledger.mark(block, Status.DONE)
+    done = sum(block.runs for block in blocks)
+    plan = make_plan(campaign, path, nominal_cost(campaign))
+    assert plan.runs == plan.wanted - done
+    larger = load_campaign("quickstart", ["grid.alpha=[2.0, 3.0, 4.0]", "grid.seeds=40"])
+    assert make_plan(larger, path, nominal_cost(larger)).runs == plan.runs + 3 * 40 * 3
+
+
+def test_block_seeds_shrink_with_size_and_are_powers_of_two() -> None:
+    found = [
+        choose_block_seeds(load_campaign("quickstart", [f"grid.N=[{N}]"]))
+        for N in (16, 256, 1024, 4096)
+    ]
+    assert found == sorted(found, reverse=True)
+    assert found[0] == 16
+    assert found[-1] == 1
+    assert all(np.log2(n) % 1 == 0 for n in found)
+
+
+def test_an_empty_plan_has_nothing(campaign: Campaign) -> None:
+    plan = plan_chunks(campaign, [], nominal_cost(campaign), 16)
+    assert (plan.runs, plan.blocks, plan.core_seconds, plan.new_bytes) == (0, 0, 0, 0)
+
+
+def test_cost_grows_with_time_size_and_learning_rate() -> None:
+    def seconds(*overrides: str) -> float:
+        campaign = load_campaign("quickstart", ["grid.N=[128]", *overrides])
+        return nominal_cost(campaign).seed_seconds(128, 384)
+
+    base = seconds()
+    assert seconds("dynamics.T=1200.0") > base
+    assert seconds('grid.inits=["random"]') < base
+    assert seconds("dynamics.method=descent", "dynamics.learning_rate=0.005") > 10 * base
+
+
+@pytest.mark.slow
+def test_calibrated_cost_is_right_to_a_factor_of_three(tmp_path: Path) -> None:
+    """On real blocks; the factor allows for a machine that is busy with other things."""
+    campaign = load_campaign("quickstart", ["grid.seeds=16", "grid.alpha=[3.0]"])
+    path = tmp_path / "timed.zarr"
+    cost = calibrated_cost(campaign)
+    with open_ledger(campaign, path) as ledger:
+        for (block,) in ledger.pending(campaign.grid_labels()):
+            unit = plan_chunks(campaign, [(block,)], cost, 16).units[0]
+            (receipt,) = run_unit(str(path), Recipe.of(campaign), unit)
+            assert unit.seconds / 3 < receipt.seconds < 3 * unit.seconds, block.key
