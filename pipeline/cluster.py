@@ -5,6 +5,7 @@ workers are doing. Ctrl-C is for the driver alone: a terminal sends it to the wo
 would kill a block that the driver still counts on.
 """
 
+import asyncio
 import json
 import logging
 import signal
@@ -20,6 +21,8 @@ from typing import Literal
 
 from dask.system import cpu_count
 from distributed import Client, LocalCluster, Nanny, Worker
+from distributed.comm import core as comm_core
+from distributed.security import Security
 from threadpoolctl import ThreadpoolController
 
 LOOPBACK = "127.0.0.1"
@@ -130,11 +133,11 @@ class PromptWorker(Worker):
     async def close(  # type: ignore[override]  # as Worker's own
         self,
         timeout: float = SECONDS_TO_STOP,
-        executor_wait: bool = False,
+        executor_wait: bool = False,  # noqa: ARG002
         nanny: bool = False,
         reason: str = "worker-close",
     ) -> str | None:
-        """Stop without waiting for the block: nothing can stop its thread."""
+        """Stop without waiting for the block, whose thread nothing can stop."""
         return await super().close(
             timeout=min(timeout, SECONDS_TO_STOP), executor_wait=False, nanny=nanny, reason=reason
         )
@@ -191,12 +194,16 @@ def _read_scheduler_file(path: Path, timeout: float) -> str:
 def _join(address: str, timeout: float) -> Iterator[Client]:
     """Client of a running scheduler, as soon as it has a worker."""
     try:
+        asyncio.run(_knock(address, timeout))
         client = Client(address, timeout=timeout)
-    except (OSError, ValueError, OverflowError) as error:
+    except (OSError, ValueError, TypeError) as error:  # a TypeError where TLS is not set up
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
         raise ClusterError(
-            f"expected a Dask scheduler at {address!r}, got no answer within {timeout:g} s "
-            f"({error}); start one with `dask scheduler`, or correct the address, as in "
-            "tcp://127.0.0.1:8786"
+            f"expected a Dask scheduler at {address!r} within {timeout:g} s, got "
+            f"{str(cause) or 'silence'}; start one with `dask scheduler`, or correct the "
+            "address, as in tcp://127.0.0.1:8786"
         ) from error
     with client:
         try:
@@ -207,6 +214,14 @@ def _join(address: str, timeout: float) -> Iterator[Client]:
                 f"start some with `dask worker {address} --nthreads 1`"
             ) from error
         yield client
+
+
+async def _knock(address: str, timeout: float) -> None:
+    """Shake hands with the scheduler: a client would wait for a mute one for ever."""
+    credentials = Security().get_connection_args("client")
+    async with asyncio.timeout(timeout):
+        comm = await comm_core.connect(address, timeout=0.9 * timeout, **credentials)
+    await comm.close()
 
 
 @cache

@@ -275,9 +275,10 @@ def _size_colours(sizes: np.ndarray) -> list[tuple[float, float, float, float]]:
 
 def _limits(values: np.ndarray, lines: list[float]) -> tuple[float, float]:
     """Range that shows all values and lines, with a margin."""
-    ends = [float(values.min()), float(values.max()), *lines]
-    margin = 0.05 * (max(ends) - min(ends)) or 0.5
-    return min(ends) - margin, max(ends) + margin
+    shown = [*values.tolist(), *lines]
+    low, high = min(shown), max(shown)
+    margin = 0.05 * (high - low) or 0.5
+    return low - margin, high + margin
 
 
 def _make_room(limits: tuple[float, float], reduced: xr.Dataset) -> tuple[float, float]:

@@ -63,9 +63,9 @@ def count_outcomes(cube: xr.Dataset) -> xr.Dataset:
     finished, recovered, failed = _outcomes(cube)
     counts = xr.Dataset(
         {
-            name: outcome.sum([dim for dim in outcome.dims if dim not in (control, "N", "init")])
-            .astype(np.int64)
-            .transpose(control, "N", "init")
+            name: outcome.sum(set(outcome.dims) - {control, "N", "init"}).transpose(
+                control, "N", "init"
+            )
             for name, outcome in (("runs", finished), ("recovered", recovered), ("failed", failed))
         }
     )

@@ -44,9 +44,9 @@ def recovery_tables(reduced: xr.Dataset) -> list[Table]:
 
 def _table(part: xr.Dataset, control: str, symbol: str, init: str) -> Table:
     runs, failed = part["runs"].to_numpy(), int(part["failed"].sum())
-    started = runs[runs > 0]
-    spread = {int(started.min()), int(started.max())} if started.size else {0}
-    caption = f"{'–'.join(str(n) for n in sorted(spread))} runs a point, 95 % intervals"
+    started = runs[runs > 0].tolist() or [0]
+    spread = sorted({min(started), max(started)})
+    caption = f"{'–'.join(map(str, spread))} runs a point, 95 % intervals"
     if failed:
         caption += f"\n{failed} more failed numerically"
     table = Table(title=f"{init}: probability of recovery", caption=caption, min_width=46)
@@ -57,7 +57,7 @@ def _table(part: xr.Dataset, control: str, symbol: str, init: str) -> Table:
         row = part.sel({control: value})
         names = ("probability", "probability_low", "probability_high")
         cells = zip(*(row[name].to_numpy() for name in names), strict=True)
-        table.add_row(f"{value:g}", *(_interval_text(*map(float, cell)) for cell in cells))
+        table.add_row(f"{value:g}", *(_interval_text(*cell) for cell in cells))
     table.add_section()
     halves = [_half_text(part.isel(N=i), control, symbol) for i in range(part.sizes["N"])]
     if any(half.endswith("*") for half in halves):

@@ -110,6 +110,10 @@ def test_points_curves_and_intervals_are_those_of_the_reductions() -> None:
     for N, curve in zip((64, 128, 256), curves, strict=True):
         half = float(reduced["alpha_half"].sel(N=N, init="spectral"))
         assert np.interp(half, *curve.get_data()) == pytest.approx(0.5, abs=0.01)
+        slope = float(reduced["logit_slope"].sel(N=N, init="spectral"))
+        x, y = map(np.asarray, curve.get_data())
+        assert y == pytest.approx(expit(slope * np.log(x / half)))
+    assert ax.get_xscale() == "linear"
     halves = figure.axes[-1].containers
     assert halves[0].lines[0].get_ydata() == pytest.approx(
         reduced["alpha_half"].sel(init="random").to_numpy()

@@ -28,7 +28,7 @@ ALPHA = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
 N = (64, 128, 256)
 INITS = ("random", "spectral", "constrained")
 HALF = np.array([[2.5, 2.0, 4.0], [2.8, 2.2, 4.5], [3.1, 2.4, 5.0]])
-SLOPE = 2.0
+SLOPE = 6.0
 
 
 def make_cube(
@@ -39,12 +39,12 @@ def make_cube(
     seed: int = 0,
     inits: Sequence[str] = INITS,
 ) -> xr.Dataset:
-    """Finished cube whose probability of recovery is logistic, half at HALF[N, init]."""
+    """Finished cube, probability of recovery logistic in log control, half at HALF[N, init]."""
     rng = np.random.default_rng(seed)
     dims = (control, "N", "seed", "init", *(("replica",) if replicas else ()))
     shape = (len(ALPHA), len(N), seeds, len(inits), *((replicas,) if replicas else ()))
     alpha = np.array(ALPHA).reshape(-1, 1, 1, 1)
-    p = expit(SLOPE * (alpha - HALF[None, :, None, : len(inits)]))
+    p = expit(SLOPE * np.log(alpha / HALF[None, :, None, : len(inits)]))
     if replicas:
         p = p[..., None]
     recovered = (rng.random(shape) < p).astype(np.int8)
@@ -150,7 +150,7 @@ def test_replicas_are_summed() -> None:
 
 def test_probability_and_interval_enclose_the_truth() -> None:
     reduced = recovery_probability(count_outcomes(make_cube(2000)))
-    truth = expit(SLOPE * (reduced["alpha"] - xr.DataArray(HALF, dims=("N", "init"))))
+    truth = expit(SLOPE * np.log(reduced["alpha"] / xr.DataArray(HALF, dims=("N", "init"))))
     assert float(abs(reduced["probability"] - truth).max()) < 0.05
     held = (reduced["probability_low"] <= truth) & (truth <= reduced["probability_high"])
     assert float(held.mean()) > 0.9
@@ -164,7 +164,8 @@ def test_half_points_are_those_of_the_law() -> None:
     held = (halves["alpha_half_low"] <= HALF) & (halves["alpha_half_high"] >= HALF)
     assert int(held.sum()) >= 7
     assert halves["logit_slope"].to_numpy() == pytest.approx(np.full((3, 3), SLOPE), rel=0.15)
-    assert halves["alpha_width"].to_numpy() == pytest.approx(np.full((3, 3), 2.197), rel=0.15)
+    width = HALF * (9 ** (1 / SLOPE) - 9 ** (-1 / SLOPE))
+    assert halves["alpha_width"].to_numpy() == pytest.approx(width, rel=0.15)
 
 
 def test_other_control_parameters_give_their_name() -> None:
@@ -216,6 +217,8 @@ def test_every_variable_has_units_and_a_long_name() -> None:
         assert reduced[name].attrs["units"] == "1"
         assert len(reduced[name].attrs["long_name"]) > 10
     assert reduced["alpha"].attrs["long_name"] == "M/N"
+    for name in ("logit_intercept", "logit_slope", "deviance"):
+        assert "log(alpha)" in reduced[name].attrs["long_name"]
     meanings = reduced["crossing"].attrs["flag_meanings"].split()
     assert meanings == [code.name.lower() for code in Crossing]
     assert reduced["crossing"].attrs["flag_values"] == [0, 1, 2, 3, 4, 5]
@@ -231,6 +234,17 @@ def test_a_dataset_with_other_axes_is_refused() -> None:
 def test_a_cube_without_status_is_refused() -> None:
     with pytest.raises(ReductionError, match=r"got none named \['status'\]"):
         reduce_cube(make_cube(4).drop_vars("status"))
+
+
+@pytest.mark.parametrize("label", [0.0, -1.0])
+def test_a_control_parameter_without_logarithm_is_refused(label: float) -> None:
+    cube = make_cube(4, control="snr")
+    cube = cube.assign_coords(snr=[label, *cube["snr"].to_numpy()[1:]])
+    expected = rf"labels of 'snr' above 0, .* in log\(snr\), got \[{label}\]"
+    for reduce in (half_recovery, reduce_cube):
+        with pytest.raises(ReductionError, match=expected):
+            reduce(cube)
+    assert (count_outcomes(cube)["runs"] == 4).all()
 
 
 def test_reduce_size_of_several_sizes_is_refused() -> None:

@@ -30,7 +30,7 @@ RECOVERED_OVERLAP = 0.99
 _MOST_STAGES = 200
 _MOST_GRADIENTS = 2_000_000
 _STIFFNESS_MARGIN = 1.1  # on the estimate of λ_max; costs 5 % of the stages
-_LARGEST_GROWTH = 2  # of a step; bolder growth costs more in rejected steps than it gains
+_LARGEST_GROWTH = 5  # of a step; the controller of Sommeijer et al. has 10, with the same cost
 _SMALLEST_STEP = 1e-12  # below this the error control has nothing left to control
 
 
@@ -246,8 +246,8 @@ class Flow:
         batch.stiffness[accepted] = np.maximum(estimate, 1e-8) * _STIFFNESS_MARGIN
         # a step may also fail because λ_max was underestimated
         batch.stiffness[rejected] *= _STIFFNESS_MARGIN
-        for stage in (batch.y1, batch.y2, force):  # may not be finite there, and is not needed
-            stage[rejected] = 0
+        batch.y1[rejected] = batch.y0[rejected]  # the step starts again
+        batch.y2[rejected] = force[rejected] = 0  # not needed there, and may not be finite
         self._begin(ended, batch)
         self._stop_failures(ended, batch, result)
 

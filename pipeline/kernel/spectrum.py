@@ -15,6 +15,7 @@ from pipeline.kernel.batch import Array, Rows
 _DENSE_DIMENSION = 128  # below it a dense diagonalisation costs less than a Lanczos run
 _DENSE_FRACTION = 0.5  # a Krylov space this large next to R^N means dense is cheaper after all
 _LARGEST_DENSE = 4096
+_BREAKDOWN = 30  # in units of the rounding of |H|: what is left of a product is then noise
 _CHECK_GROWTH = 1.25  # the Ritz values are looked at when the space has grown by this factor
 
 
@@ -95,10 +96,15 @@ def _diagonalise(matrices: SymmetricBatch, row: int, pairs: LowestPairs) -> None
 
 
 def _lanczos(matrices: SymmetricBatch, start: Array, pairs: LowestPairs, most: int) -> Rows:
-    """Fill `pairs` by Lanczos; the rows not converged within `most` products are returned."""
+    """Fill `pairs` by Lanczos; the rows that it does not serve are returned.
+
+    Those not converged within `most` products, and those whose Krylov space ends: it is invariant,
+    and need not hold the lowest pairs, nor both of a degenerate one.
+    """
     trajectories, n = start.shape
     count = pairs.values.shape[1]
     rows = np.arange(trajectories)
+    unserved = rows[:0]
     basis = np.zeros((trajectories, min(64, most), n), dtype=start.dtype)
     basis[:, 0] = start / np.sqrt(np.vecdot(start, start))[:, None]
     diagonal, off = np.zeros((2, trajectories, most))
@@ -112,15 +118,20 @@ def _lanczos(matrices: SymmetricBatch, start: Array, pairs: LowestPairs, most: i
             u -= np.matvec(known.mT, np.matvec(known, u))
         off[:, k] = np.sqrt(np.vecdot(u, u))
         pairs.products[rows] += 1
-        if k + 1 == next_check or k + 1 == most or (off[:, k] < 1e-12).any():
+        size = np.max(np.abs(diagonal[:, : k + 1]) + off[:, : k + 1], axis=1)
+        ended = off[:, k] <= _BREAKDOWN * np.finfo(start.dtype).eps * size
+        done = np.zeros_like(ended)
+        if k + 1 in (next_check, most):
             next_check = int(np.ceil(_CHECK_GROWTH * (k + 1)))
             ritz = _ritz(diagonal[:, : k + 1], off[:, : k + 1])
-            done = _converged(ritz, off[:, k], count, start.dtype)
+            done = ~ended & _converged(ritz, off[:, k], count, start.dtype)
             for row in np.flatnonzero(done):
                 pairs.values[rows[row]] = ritz[0][row, :count]
                 vectors = ritz[1][row, :, :count].T.astype(basis.dtype) @ basis[row, : k + 1]
                 pairs.vectors[rows[row]] = vectors / np.sqrt(np.vecdot(vectors, vectors))[:, None]
-            keep = ~done
+        if ended.any() or done.any():
+            unserved = np.concatenate([unserved, rows[ended]])
+            keep = ~(done | ended)
             rows, basis, u = rows[keep], basis[keep], u[keep]
             diagonal, off = diagonal[keep], off[keep]
         if not len(rows):
@@ -130,7 +141,7 @@ def _lanczos(matrices: SymmetricBatch, start: Array, pairs: LowestPairs, most: i
                 more = min(basis.shape[1], most - basis.shape[1])
                 basis = np.concatenate([basis, np.zeros_like(basis[:, :more])], axis=1)
             basis[:, k + 1] = u / off[:, k, None].astype(u.dtype)
-    return rows
+    return np.concatenate([unserved, rows])
 
 
 def _ritz(diagonal: Array, off: Array) -> tuple[Array, Array]:
@@ -148,8 +159,6 @@ def _converged(
     ritz: tuple[Array, Array], off: Array, count: int, dtype: np.dtype[np.floating]
 ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     values, vectors = ritz
-    if values.shape[1] <= count:
-        return np.zeros(len(values), dtype=bool)
     residual = np.abs(off[:, None] * vectors[:, -1, :count]).max(axis=-1)
     scale = 1 + values[:, -1] - values[:, 0]
     return np.asarray(residual <= residual_bound(dtype) * scale)
