@@ -79,7 +79,7 @@ def run(
     overrides: SetOption = None,
 ) -> None:
     """Run a campaign, or resume or extend it where its store exists."""
-    console = Console(soft_wrap=True)
+    console = Console()
     campaign, path = _campaign_and_path(workflow, overrides, store)
     with _terminate_like_ctrl_c():
         try:
@@ -92,7 +92,10 @@ def run(
                 workers=workers,
             )
         except KeyboardInterrupt:
-            console.print(f"\nInterrupted; {_how_far(path)}. To resume:\n  {_this_command()}")
+            console.print(
+                f"\nInterrupted; {_how_far(path)}. To resume:\n  {_this_command()}",
+                soft_wrap=True,
+            )
             raise typer.Exit(INTERRUPTED) from None
     _show(console, outcome.reduced)
     for file in _draw(path, outcome.reduced, None):

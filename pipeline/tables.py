@@ -84,5 +84,6 @@ def _half_text(cell: xr.Dataset, control: str, symbol: str) -> str:
         return f"< {high:.2f}" if np.isfinite(high) else "not reached"
     if crossing is Crossing.FALLING:
         return f"falls with {symbol}"
-    misfit = chdtrc(int(cell["points"]) - 2, float(cell["deviance"])) < _MISFIT
+    freedom = int(cell["points"]) - 2  # with two points any curve fits
+    misfit = freedom > 0 and chdtrc(freedom, float(cell["deviance"])) < _MISFIT
     return _interval_text(half, low, high) + ("*" if misfit else "")
