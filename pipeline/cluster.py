@@ -6,10 +6,11 @@ would kill a block that the driver still counts on.
 """
 
 import asyncio
+import gc
 import json
 import logging
 import signal
-import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
@@ -23,6 +24,7 @@ from dask.system import cpu_count
 from distributed import Client, LocalCluster, Nanny, Worker
 from distributed.comm import core as comm_core
 from distributed.security import Security
+from distributed.utils import silence_logging_cmgr
 from threadpoolctl import ThreadpoolController
 
 LOOPBACK = "127.0.0.1"
@@ -92,24 +94,34 @@ def _check_choice(scheduler: str | None, scheduler_file: Path | None, workers: i
 @contextmanager
 def _start_local(workers: int, *, processes: bool) -> Iterator[Client]:
     """Cluster of this machine, its workers processes of their own or threads of this one."""
+    asyncio_log = logging.getLogger("asyncio")
     with ExitStack() as stack:
+        stack.callback(asyncio_log.setLevel, asyncio_log.level)
+        stack.callback(gc.collect)  # now, while asyncio cannot complain of what the loop left
+        stack.enter_context(silence_logging_cmgr(logging.ERROR))  # longer than the cluster does
         with _hold_interrupts():
             cluster = stack.enter_context(_local_cluster(workers, processes=processes))
-        yield stack.enter_context(Client(cluster))
+        client = stack.enter_context(Client(cluster))
+        stack.callback(asyncio_log.setLevel, logging.CRITICAL)
+        yield client
 
 
 def _local_cluster(workers: int, *, processes: bool) -> LocalCluster:
     try:
-        return LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=processes,
-            worker_class=PromptNanny if processes else PromptWorker,
-            protocol="tcp://",
-            host=LOOPBACK,
-            dashboard_address=f"{LOOPBACK}:{_free_port(DASHBOARD_PORT)}",
-            silence_logs=logging.ERROR,
-        )
+        with warnings.catch_warnings():
+            # A dashboard port that another cluster has is no news: Dask takes any free one then.
+            warnings.filterwarnings("ignore", r"\s*Port \d+ is already in use", UserWarning)
+            warnings.filterwarnings("ignore", "unclosed <socket", ResourceWarning)
+            return LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=processes,
+                worker_class=PromptNanny if processes else PromptWorker,
+                protocol="tcp://",
+                host=LOOPBACK,
+                dashboard_address=f"{LOOPBACK}:{DASHBOARD_PORT}",
+                silence_logs=logging.ERROR,
+            )
     except (OSError, RuntimeError) as error:
         raise ClusterError(
             f"expected to start {workers} workers on this machine, got {error!r}; "
@@ -158,17 +170,6 @@ def _hold_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _free_port(wanted: int) -> int:
-    """`wanted` if it is free on the loopback interface, else 0, which stands for any free one."""
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((LOOPBACK, wanted))
-        except OSError:
-            return 0
-    return wanted
-
-
 def _read_scheduler_file(path: Path, timeout: float) -> str:
     """Address in the file, waited for: a scheduler that is starting has not yet written it."""
     deadline = monotonic() + timeout
@@ -197,12 +198,9 @@ def _join(address: str, timeout: float) -> Iterator[Client]:
         asyncio.run(_knock(address, timeout))
         client = Client(address, timeout=timeout)
     except (OSError, ValueError, TypeError) as error:  # a TypeError where TLS is not set up
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
         raise ClusterError(
             f"expected a Dask scheduler at {address!r} within {timeout:g} s, got "
-            f"{str(cause) or 'silence'}; start one with `dask scheduler`, or correct the "
+            f"{_deepest_message(error)}; start one with `dask scheduler`, or correct the "
             "address, as in tcp://127.0.0.1:8786"
         ) from error
     with client:
@@ -214,6 +212,15 @@ def _join(address: str, timeout: float) -> Iterator[Client]:
                 f"start some with `dask worker {address} --nthreads 1`"
             ) from error
         yield client
+
+
+def _deepest_message(error: BaseException | None) -> str:
+    """What the first cause of an error says; Dask wraps it in the names of its own objects."""
+    message = "silence"
+    while error is not None:
+        message = str(error) or message
+        error = error.__cause__
+    return message
 
 
 async def _knock(address: str, timeout: float) -> None:

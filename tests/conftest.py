@@ -1,6 +1,10 @@
 """Options and fixtures that every test shares."""
 
+from collections.abc import Iterator
+
 import pytest
+
+from pipeline.cluster import limit_blas_threads
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -16,3 +20,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_blas_thread() -> Iterator[None]:
+    """As in a worker: one BLAS thread, so that tests do not compete for cores."""
+    with limit_blas_threads():
+        yield

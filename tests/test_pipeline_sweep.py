@@ -231,7 +231,7 @@ def test_a_lasting_fault_is_quarantined_alone(campaign: Campaign, tmp_path: Path
 
 @pytest.fixture
 def client() -> Iterator[Client]:
-    with Client(n_workers=2, threads_per_worker=1, dashboard_address=":0") as client:
+    with Client(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
         yield client
 
 
@@ -256,7 +256,7 @@ def test_a_unit_that_kills_its_worker_is_quarantined(
 def test_an_error_on_a_cluster_names_its_worker(campaign: Campaign, tmp_path: Path) -> None:
     path = tmp_path / "tiny.zarr"
     options = {"processes": False, "n_workers": 1, "threads_per_worker": 1}
-    with Client(**options, dashboard_address=":0") as client:
+    with Client(**options, dashboard_address="127.0.0.1:0") as client:
         sweep(campaign, path, ClusterExecutor(client), spoil=_always_fails)
         workers = set(client.scheduler_info()["workers"])
     assert {failure["worker"] for failure in read_failures(path)} <= workers

@@ -1,7 +1,8 @@
 """Coefficients of the second-order Runge–Kutta–Chebyshev method, RKC2.
 
 Sommeijer, Shampine, Verwer, *RKC: an explicit solver for parabolic PDEs*, J. Comput. Appl. Math. 88
-(1998) 315-326, equations 2.3-2.7, damping ε = 2/13.
+(1998) 315-326, equations 2.3-2.7, damping ε = 2/13; but b_1 = 1/w0, so that c_1 = c_2, where their
+code has b_1 = b_2: the stability polynomial is the same.
 """
 
 from dataclasses import dataclass
@@ -39,10 +40,11 @@ def stage_coefficients(most_stages: int) -> StageCoefficients:
     """Table of RKC2 for s = 2 … `most_stages`."""
     table = np.zeros((5, most_stages + 1, most_stages + 1))
     start, previous, second, force, force0 = table
-    for s in range(2, most_stages + 1):
-        w0 = 1 + _DAMPING / s**2
+    points = 1 + _DAMPING / np.arange(2, most_stages + 1) ** 2
+    polynomials = _chebyshev_with_derivatives(most_stages, points)
+    for s, w0 in enumerate(points, start=2):
         j = np.arange(s + 1)
-        t, t1, t2 = _chebyshev_with_derivatives(s, w0)
+        t, t1, t2 = polynomials[:, : s + 1, s - 2]
         w1 = t1[s] / t2[s]
         b = np.empty(s + 1)
         b[2:] = t2[2:] / t1[2:] ** 2
@@ -70,15 +72,12 @@ def stable_step(most_stages: int) -> float:
     return 0.65 * (most_stages**2 - 1)
 
 
-def _chebyshev_with_derivatives(
-    degree: int, x: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """T_j(x), T_j'(x), T_j''(x) for j = 0 … `degree`, by the three-term recurrence."""
-    t, t1, t2 = np.zeros((3, degree + 1))
-    t[:2] = 1, x
-    t1[1] = 1
+def _chebyshev_with_derivatives(degree: int, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """T_j(x), T_j'(x), T_j''(x) for j = 0 … `degree` [3, degree + 1, points], by recurrence."""
+    t, t1, t2 = table = np.zeros((3, degree + 1, len(x)))
+    t[0], t[1], t1[1] = 1, x, 1
     for j in range(2, degree + 1):
         t[j] = 2 * x * t[j - 1] - t[j - 2]
         t1[j] = 2 * t[j - 1] + 2 * x * t1[j - 1] - t1[j - 2]
         t2[j] = 4 * t1[j - 1] + 2 * x * t2[j - 1] - t2[j - 2]
-    return t, t1, t2
+    return table

@@ -36,7 +36,7 @@ class LowestPairs:
     Parameters
     ----------
     values : float array [trajectories, count]
-        Ascending.
+        Ascending; NaN, as the rest, where the matrix is not finite.
     vectors : float array [trajectories, count, N]
         Unit vectors.
     residuals : float array [trajectories, count]
@@ -88,7 +88,11 @@ def lowest_pairs(matrices: SymmetricBatch, start: Array, count: int = 2) -> Lowe
 
 def _diagonalise(matrices: SymmetricBatch, row: int, pairs: LowestPairs) -> None:
     # numpy's eigh releases the GIL; scipy's does not, and a worker's heartbeat would starve
-    values, vectors = np.linalg.eigh(matrices.dense(row))
+    matrix = matrices.dense(row)
+    if not np.isfinite(matrix).all():  # LAPACK may or may not raise on it
+        pairs.values[row] = pairs.vectors[row] = np.nan
+        return
+    values, vectors = np.linalg.eigh(matrix)
     count = pairs.values.shape[1]
     pairs.values[row] = values[:count]
     pairs.vectors[row] = vectors[:, :count].T
@@ -119,7 +123,7 @@ def _lanczos(matrices: SymmetricBatch, start: Array, pairs: LowestPairs, most: i
         off[:, k] = np.sqrt(np.vecdot(u, u))
         pairs.products[rows] += 1
         size = np.max(np.abs(diagonal[:, : k + 1]) + off[:, : k + 1], axis=1)
-        ended = off[:, k] <= _BREAKDOWN * np.finfo(start.dtype).eps * size
+        ended = ~(off[:, k] > _BREAKDOWN * np.finfo(start.dtype).eps * size)  # also where NaN
         done = np.zeros_like(ended)
         if k + 1 in (next_check, most):
             next_check = int(np.ceil(_CHECK_GROWTH * (k + 1)))

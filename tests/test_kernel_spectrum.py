@@ -1,0 +1,249 @@
+"""Lowest eigenpairs against dense diagonalisation, signs aligned."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from pipeline.kernel.phase_retrieval import draw_instances, draw_starts
+from pipeline.kernel.spectrum import lowest_pairs, residual_bound
+
+FLOAT64 = np.dtype(np.float64)
+FLOAT32 = np.dtype(np.float32)
+DTYPES = [FLOAT64, FLOAT32]
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """Symmetric matrices [trajectories, N, N] given in full."""
+
+    matrices: np.ndarray
+
+    def apply(self, v, rows):
+        return np.matvec(self.matrices[rows].astype(v.dtype), v)
+
+    def dense(self, row):
+        return self.matrices[row]
+
+
+def with_spectra(spectra, seed=0):
+    """Matrices with the given eigenvalues [trajectories, N] in random directions."""
+    random = np.random.default_rng(seed)
+    n = np.shape(spectra)[1]
+    out = []
+    for values in spectra:
+        axes, _ = np.linalg.qr(random.standard_normal((n, n)))
+        matrix = (axes * values) @ axes.T
+        out.append((matrix + matrix.T) / 2)
+    return Matrices(np.array(out))
+
+
+def semicircle(n, *below):
+    """Eigenvalues of a bulk on [-2, 2] with some below it."""
+    quantiles = np.linspace(0, np.pi, n - len(below) + 2)[1:-1]
+    return np.sort(np.concatenate([below, -2 * np.cos(quantiles)]))
+
+
+def probes(count, n, dtype=FLOAT64, seed=1):
+    return np.random.default_rng(seed).standard_normal((count, n)).astype(dtype)
+
+
+def check_pairs(pairs, matrices, dtype, count=2):
+    """Values, vectors up to sign, and residuals as measured and as promised."""
+    accuracy = residual_bound(dtype)
+    assert pairs.vectors.dtype == dtype
+    assert pairs.values.dtype == np.float64
+    for row, matrix in enumerate(matrices.matrices):
+        exact, axes = np.linalg.eigh(matrix)
+        scale = 1 + exact[-1] - exact[0]
+        np.testing.assert_allclose(pairs.values[row], exact[:count], atol=accuracy * scale)
+        for k in range(count):
+            v = pairs.vectors[row, k].astype(np.float64)
+            assert np.linalg.norm(v) == pytest.approx(1, abs=30 * float(np.finfo(dtype).eps))
+            defect = np.linalg.norm(matrix @ v - pairs.values[row, k] * v)
+            assert defect <= 2 * accuracy * scale
+            rounding = 20 * float(np.finfo(dtype).eps) * scale
+            assert pairs.residuals[row, k] == pytest.approx(defect, abs=rounding)
+            gap = np.abs(np.delete(exact, k) - exact[k]).min()
+            aligned = np.sign(v @ axes[:, k]) * v
+            assert np.linalg.norm(aligned - axes[:, k]) <= 4 * accuracy * scale / gap
+
+
+def phase_retrieval(n, dtype, count=3, alpha=3.0):
+    labels = [np.random.SeedSequence(41, spawn_key=(n, seed)) for seed in range(count)]
+    landscape = draw_instances(
+        labels, measurements=round(alpha * n), dimension=n, a=1.0, dtype=dtype
+    )
+    w = draw_starts(labels, "start", n, dtype)
+    return landscape.hessian(w, np.arange(count)), draw_starts(labels, "probe", n, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [2, 3, 40, 127, 128, 129, 150, 300])
+def test_against_eigh_below_and_above_the_dense_regime(n, dtype):
+    spectra = [semicircle(n), 3 * semicircle(n, -2.5), semicircle(n, -4.0, -2.4) + 7]
+    if n < 4:
+        spectra = [np.arange(n) * 1.0, np.arange(n) - 3.0]
+    matrices = with_spectra(spectra, seed=n)
+    pairs = lowest_pairs(matrices, probes(len(spectra), n, dtype))
+    check_pairs(pairs, matrices, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [64, 200, 400])
+def test_hessians_of_phase_retrieval(n, dtype):
+    hessian, probe = phase_retrieval(n, dtype)
+    pairs = lowest_pairs(hessian, probe)
+    check_pairs(pairs, Matrices(np.array([hessian.dense(row) for row in range(3)])), dtype)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("n", [50, 260])
+def test_any_number_of_pairs(n, count):
+    matrices = with_spectra([semicircle(n, -5, -4, -3.5, -3, -2.5)], seed=2)
+    pairs = lowest_pairs(matrices, probes(1, n), count)
+    assert pairs.vectors.shape == (1, count, n)
+    check_pairs(pairs, matrices, FLOAT64, count)
+    overlaps = pairs.vectors[0] @ pairs.vectors[0].T
+    np.testing.assert_allclose(overlaps, np.eye(count), atol=1e-8)
+
+
+@pytest.mark.parametrize("n", [60, 300])
+@pytest.mark.parametrize("gap", [1e-3, 1e-6, 1e-10])
+def test_nearly_degenerate_pairs(n, gap):
+    """Each eigenvalue to its accuracy, and the plane they span, if not the vectors in it."""
+    matrices = with_spectra([semicircle(n, -3.0, -3.0 + gap)], seed=3)
+    pairs = lowest_pairs(matrices, probes(1, n))
+    np.testing.assert_allclose(pairs.values[0], [-3.0, -3.0 + gap], atol=1e-6)
+    assert pairs.residuals.max() <= 2e-7 * 6
+    _, axes = np.linalg.eigh(matrices.matrices[0])
+    outside = pairs.vectors[0] @ axes[:, 2:]
+    assert np.abs(outside).max() < 1e-5
+
+
+def test_lanczos_costs_fewer_products_than_a_dense_matrix():
+    n = 600
+    matrices = with_spectra([semicircle(n, -3.0, -2.6)], seed=4)
+    pairs = lowest_pairs(matrices, probes(1, n))
+    assert pairs.products[0] < n / 4
+    check_pairs(pairs, matrices, FLOAT64)
+    assert lowest_pairs(with_spectra([semicircle(50)]), probes(1, 50)).products[0] == 50 + 2
+
+
+def test_products_are_those_asked_for():
+    n, asked = 200, np.zeros(3, dtype=int)
+    matrices = with_spectra([semicircle(n, -2.2), semicircle(n, -6, -5), semicircle(n)], seed=5)
+
+    class Counting:
+        dense = matrices.dense
+
+        def apply(self, v, rows):
+            np.add.at(asked, rows, 1)
+            return matrices.apply(v, rows)
+
+    pairs = lowest_pairs(Counting(), probes(3, n))
+    dense = pairs.products > n  # fell back to a dense diagonalisation, which counts N
+    np.testing.assert_array_equal(pairs.products - n * dense, asked)
+    assert len(set(asked)) > 1  # each matrix stops on its own
+
+
+def test_a_krylov_space_too_large_falls_back_to_dense():
+    """Eigenvalues crowded at the bottom of a wide spectrum: Lanczos would need about N steps."""
+    n = 200
+    matrices = with_spectra([np.geomspace(1e-3, 1e4, n)], seed=6)
+    pairs = lowest_pairs(matrices, probes(1, n))
+    assert pairs.products[0] == n // 2 + n + 2
+    exact = np.linalg.eigvalsh(matrices.matrices[0])[:2]
+    np.testing.assert_allclose(pairs.values[0], exact, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [60, 200])
+def test_a_row_does_not_depend_on_the_others(n, dtype):
+    """To the last bit: spectra of different difficulty, converging at different sizes."""
+    spectra = [semicircle(n, -2.05), semicircle(n, -6, -5), semicircle(n), semicircle(n, -3)]
+    matrices, start = with_spectra(spectra, seed=7), probes(4, n, dtype)
+    together = lowest_pairs(matrices, start)
+    for rows in ([0], [1], [2, 3], [0, 3]):
+        alone = lowest_pairs(Matrices(matrices.matrices[rows]), start[rows])
+        for name in ("values", "vectors", "residuals", "products"):
+            np.testing.assert_array_equal(getattr(alone, name), getattr(together, name)[rows])
+
+
+def test_a_row_that_breaks_down_does_not_change_the_others():
+    n = 200
+    matrices = with_spectra([semicircle(n, -3), semicircle(n)], seed=8)
+    matrices.matrices[1] = np.diag(np.repeat([-1.0, 0.0, 1.0, 2.0], 50))
+    start = probes(2, n)
+    together = lowest_pairs(matrices, start)
+    np.testing.assert_allclose(together.values[1], -1, atol=1e-12)  # both of the degenerate pair
+    alone = lowest_pairs(Matrices(matrices.matrices[:1]), start[:1])
+    for name in ("values", "vectors", "residuals", "products"):
+        np.testing.assert_array_equal(getattr(alone, name), getattr(together, name)[:1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("k", [0, 1, 100, 199])
+def test_a_start_that_is_an_eigenvector(k, dtype):
+    n = 200
+    matrices = with_spectra([semicircle(n, -3, -2.5), semicircle(n, -4)], seed=9)
+    start = probes(2, n)
+    start[0] = np.linalg.eigh(matrices.matrices[0])[1][:, k]
+    check_pairs(lowest_pairs(matrices, start.astype(dtype)), matrices, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [60, 200])
+@pytest.mark.parametrize(
+    "diagonal",
+    [np.ones, np.zeros, lambda n: np.repeat([-2.0, 1.0], n // 2), lambda n: np.arange(n) % 7.0],
+    ids=["identity", "zero", "two values", "seven values"],
+)
+def test_few_distinct_eigenvalues(diagonal, n, dtype):
+    """The Krylov space ends at once and holds one vector of each eigenspace."""
+    values = diagonal(n)
+    pairs = lowest_pairs(Matrices(np.diag(values)[None]), probes(1, n, dtype))
+    accuracy = 4 * residual_bound(dtype)
+    np.testing.assert_allclose(pairs.values[0], np.sort(values)[:2], atol=accuracy)
+    assert pairs.residuals.max() <= accuracy
+    overlaps = pairs.vectors[0] @ pairs.vectors[0].T
+    np.testing.assert_allclose(overlaps, np.eye(2), atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_flat_directions_of_an_underdetermined_instance(dtype):
+    """M < N: at w* H has N − M zero eigenvalues and the lowest two are both 0."""
+    n = 200
+    labels = [np.random.SeedSequence(43)]
+    landscape = draw_instances(labels, measurements=80, dimension=n, a=1.0, dtype=dtype)
+    hessian = landscape.hessian(landscape.signals, np.array([0]))
+    pairs = lowest_pairs(hessian, draw_starts(labels, "probe", n, dtype))
+    np.testing.assert_allclose(pairs.values, 0, atol=20 * residual_bound(dtype))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("n", [60, 200])
+def test_a_matrix_that_is_not_finite_has_no_pairs(n, value):
+    """As NaN, not as an exception, and without a word to the other rows."""
+    matrices = with_spectra([semicircle(n, -3), semicircle(n), semicircle(n, -4)], seed=10)
+    sound = lowest_pairs(matrices, probes(3, n))
+    matrices.matrices[1, 3, 4] = matrices.matrices[1, 4, 3] = value
+    with np.errstate(invalid="ignore"):  # ∞ − ∞ in the products, not in what is tested
+        pairs = lowest_pairs(matrices, probes(3, n))
+    assert np.isnan(pairs.values[1]).all()
+    assert np.isnan(pairs.vectors[1]).all()
+    assert np.isnan(pairs.residuals[1]).all()
+    for name in ("values", "vectors", "residuals", "products"):
+        np.testing.assert_array_equal(getattr(pairs, name)[[0, 2]], getattr(sound, name)[[0, 2]])
+
+
+def test_no_matrices_give_no_pairs():
+    for n in (10, 200):
+        pairs = lowest_pairs(Matrices(np.zeros((0, n, n))), np.zeros((0, n)))
+        assert pairs.values.shape == (0, 2)
+        assert pairs.vectors.shape == (0, 2, n)
+
+
+def test_residual_bound_is_within_reach_of_the_precision():
+    for dtype in DTYPES:
+        assert 10 * np.finfo(dtype).eps < residual_bound(dtype) < 1e-5
