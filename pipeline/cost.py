@@ -16,7 +16,7 @@ from pipeline.campaign import Campaign
 from pipeline.kernel.gaussian_operator import draw_dense
 from store.keys import Block
 
-_FLOW_PASSES = 22.0  # of a run that does not recover: about 22 √T at tolerance 1e-2
+_FLOW_PASSES = 15.0  # of a run that does not recover: about 15 √T at tolerance 1e-2
 _SNAPSHOT_PASSES = 120.0  # of two lowest eigenpairs by Lanczos
 _SECONDS_PER_GRADIENT_CALL = 5e-5  # overhead of one tick, shared by the instances of a batch
 _NOMINAL_ELEMENTS_PER_SECOND = 1.5e9  # of X in a pass with three trajectories, a slow core
