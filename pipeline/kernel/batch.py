@@ -28,6 +28,12 @@ def owned_rows(owner: Rows) -> Iterator[tuple[int, slice]]:
             yield int(owner[start]), slice(start, stop)
 
 
+def off_signal(w: Array, signal: Array) -> Array:
+    """Rows of `w` [trajectories, N] without their component along w* [trajectories, N]."""
+    along = np.vecdot(w, signal) / signal.shape[-1]
+    return np.asarray(w - along[:, None] * signal)
+
+
 def on_sphere(w: Array) -> Array:
     """Rows of `w` [trajectories, N] scaled to |w|² = N."""
     norm = np.sqrt(np.vecdot(w, w) / w.shape[-1])

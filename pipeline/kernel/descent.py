@@ -8,8 +8,9 @@ not only diverge but silently biases the recovery probability.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.kernel.batch import Array, Rows, on_sphere
+from pipeline.kernel.batch import Array, Rows, off_signal, on_sphere
 from pipeline.kernel.flow import RECOVERED_OVERLAP, DescentResult, Landscape, Outcome
 
 
@@ -33,10 +34,11 @@ class GradientDescent:
     learning_rate: float
     on_equator: bool = False
 
-    def run(self, w: Array, owner: Rows) -> DescentResult:
+    def run(self, w: Array, owner: Rows, times: tuple[float, ...] = ()) -> DescentResult:
         """Descend from `w` [trajectories, N] until |m| ≥ 0.99 or t = T.
 
-        The hitting time is that of the first step after which |m| ≥ 0.99.
+        The hitting time is that of the first step after which |m| ≥ 0.99. Of the requested `times`
+        w is kept after the nearest step.
         """
         count = len(w)
         result = DescentResult(
@@ -45,13 +47,15 @@ class GradientDescent:
             time=np.zeros(count),
             hit_time=np.full(count, np.inf),
             gradients=np.zeros(count, dtype=np.int64),
+            path=np.full((count, len(times), w.shape[1]), np.nan, dtype=w.dtype),
         )
+        wanted = np.round(np.array(times) / self.learning_rate).astype(np.int64)
         # what is not finite ends as an outcome, without a warning on its way
         with np.errstate(over="ignore", invalid="ignore"):
-            self._run(w, owner, result)
+            self._run(w, owner, wanted, result)
         return result
 
-    def _run(self, w: Array, owner: Rows, result: DescentResult) -> None:
+    def _run(self, w: Array, owner: Rows, wanted: NDArray[np.int64], result: DescentResult) -> None:
         n = self.landscape.dimension
         place = np.arange(len(w))
         signal = self.landscape.signals[owner]
@@ -63,6 +67,8 @@ class GradientDescent:
             result.w[place] = point
             result.time[place] = step * self.learning_rate
             result.gradients[place] = step
+            for k in np.flatnonzero(wanted == step):
+                result.path[place, k] = point
             result.hit_time[place[hit]] = step * self.learning_rate
             result.outcome[place[hit]] = Outcome.RECOVERED
             result.outcome[place[failed]] = Outcome.NOT_FINITE
@@ -82,6 +88,4 @@ class GradientDescent:
         return int(np.ceil(self.duration / self.learning_rate * (1 - 1e-12)))
 
     def _project(self, w: Array, signal: Array) -> Array:
-        if self.on_equator:
-            w = w - (np.vecdot(w, signal) / self.landscape.dimension)[:, None] * signal
-        return on_sphere(w)
+        return on_sphere(off_signal(w, signal) if self.on_equator else w)

@@ -19,20 +19,20 @@ INITS = ("random", "spectral", "constrained")
 class Descent(Protocol):
     """A dynamics, ready to run."""
 
-    def run(self, w: Array, owner: Rows) -> DescentResult:
+    def run(self, w: Array, owner: Rows, times: tuple[float, ...] = ()) -> DescentResult:
         """Follow it from `w` [trajectories, N]."""
 
 
 @dataclass(frozen=True)
 class Starts:
-    """Starting point of one initialisation on each instance.
+    """Starting points of one initialisation.
 
     Parameters
     ----------
-    w : float array [instances, N]
-    gradients : float array [instances]
+    w : float array [trajectories, N]
+    gradients : float array [trajectories]
         Gradient-equivalent passes spent on finding it.
-    outcome : int array [instances]
+    outcome : int array [trajectories]
         RUNNING where the descent can start, else the `Outcome` of what failed.
     """
 
@@ -42,7 +42,7 @@ class Starts:
 
 
 def random_starts(w0: Array) -> Starts:
-    """w(0) itself, uniform on the sphere [instances, N]."""
+    """w(0) itself, uniform on the sphere [trajectories, N]."""
     return Starts(w0, np.zeros(len(w0)), np.full(len(w0), Outcome.RUNNING, dtype=np.int8))
 
 
@@ -55,9 +55,9 @@ def spectral_starts(at_w0: HessianSnapshot) -> Starts:
     )
 
 
-def constrained_starts(w0: Array, on_equator: Descent) -> Starts:
+def constrained_starts(w0: Array, owner: Rows, on_equator: Descent) -> Starts:
     """Threshold states: w(0) projected onto m = 0 and relaxed there by `on_equator` for T_c."""
-    relaxed = on_equator.run(w0, np.arange(len(w0)))
+    relaxed = on_equator.run(w0, owner)
     arrived = relaxed.outcome == Outcome.NOT_RECOVERED
     return Starts(
         relaxed.w,

@@ -1,4 +1,4 @@
-"""What is recorded of the Hessian at a point: two lowest eigenvalues, alignment, residual."""
+"""What is recorded of a run: the Hessian's lowest eigenpairs at a point, and all along a path."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,8 +12,8 @@ from pipeline.kernel.spectrum import LowestPairs, SymmetricBatch, lowest_pairs
 Floats = NDArray[np.float64]
 
 
-class HessianLandscape(Protocol):
-    """What a Hessian snapshot asks of a model."""
+class ObservedLandscape(Protocol):
+    """What the observables ask of a model."""
 
     @property
     def dimension(self) -> int:
@@ -22,8 +22,14 @@ class HessianLandscape(Protocol):
     def hessian(self, w: Array, owner: Rows) -> SymmetricBatch:
         """Hessians on the sphere at each row of `w`."""
 
+    def gradient(self, w: Array, owner: Rows) -> tuple[Array, Array]:
+        """∇L(w) [trajectories, N], and what the loss needs of these points."""
+
+    def loss(self, local: Array, owner: Rows) -> Array:
+        """Loss per measurement [trajectories]."""
+
     def overlap(self, w: Array, owner: Rows) -> Array:
-        """w·w*/N [trajectories]."""
+        """Overlap w·w*/N [trajectories]."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,8 @@ class HessianSnapshot:
         (v₁·w*)²/N with |v₁| = 1, in [0, 1].
     residual : float array
         The larger |H v − λ v| of the two pairs.
-    lowest : float array [trajectories, N]
-        v₁.
+    lowest, second : float array [trajectories, N]
+        v₁ and v₂, unit vectors.
     products : int array
         Products with H used.
     """
@@ -48,11 +54,12 @@ class HessianSnapshot:
     alignment: Floats
     residual: Floats
     lowest: Array
+    second: Array
     products: Rows
 
 
 def hessian_snapshot(
-    landscape: HessianLandscape, w: Array, owner: Rows, probe: Array
+    landscape: ObservedLandscape, w: Array, owner: Rows, probe: Array
 ) -> HessianSnapshot:
     """Lowest eigenpairs of H at `w` [trajectories, N], with the signal's share of v₁.
 
@@ -72,5 +79,56 @@ def hessian_snapshot(
         alignment=overlap**2 * landscape.dimension,
         residual=pairs.residuals.max(axis=-1),
         lowest=lowest,
+        second=pairs.vectors[:, 1],
         products=pairs.products,
     )
+
+
+def observe_point(landscape: ObservedLandscape, w: Array, owner: Rows) -> dict[str, Floats]:
+    """`overlap` m, `loss` per measurement and `multiplier` μ at `w` [trajectories, N]: one pass."""
+    gradient, local = landscape.gradient(w, owner)
+    observed = {
+        "overlap": landscape.overlap(w, owner),
+        "loss": landscape.loss(local, owner),
+        "multiplier": np.vecdot(w, gradient) / landscape.dimension,
+    }
+    return {name: column.astype(np.float64) for name, column in observed.items()}
+
+
+def observe_path(
+    landscape: ObservedLandscape, path: Array, owner: Rows, probe: Array | None
+) -> dict[str, Floats]:
+    """Observables along `path` [trajectories, times, N], each [trajectories, times].
+
+    ``overlap``, ``loss``, ``multiplier``; with a `probe` also ``lambda1``, ``lambda2``,
+    ``alignment`` and ``residual``. NaN where the path is, after the end of a run.
+
+    Parameters
+    ----------
+    path : float array [trajectories, times, N]
+    owner : int array [trajectories]
+    probe : float array [trajectories, N], optional
+        Starting vectors of Lanczos at the first time. Later snapshots start from the vectors of
+        the one before, which saves about a quarter of the products.
+    """
+    names = ["overlap", "loss", "multiplier"]
+    names += ["lambda1", "lambda2", "alignment", "residual"] if probe is not None else []
+    observed = {name: np.full(path.shape[:2], np.nan) for name in names}
+    start = None if probe is None else probe / _norm(probe)
+    for k in range(path.shape[1]):
+        alive = np.flatnonzero(np.isfinite(path[:, k, 0]))
+        w, owners = path[alive, k], owner[alive]
+        for name, column in observe_point(landscape, w, owners).items():
+            observed[name][alive, k] = column
+        if start is not None and probe is not None and len(alive):
+            snapshot = hessian_snapshot(landscape, w, owners, start[alive])
+            for name in ("lambda1", "lambda2", "alignment", "residual"):
+                observed[name][alive, k] = getattr(snapshot, name)
+            # the probe's share finds a direction that was not there before
+            fresh = 0.05 * probe[alive] / _norm(probe[alive])
+            start[alive] = snapshot.lowest + snapshot.second + fresh
+    return observed
+
+
+def _norm(v: Array) -> Array:
+    return np.asarray(np.sqrt(np.vecdot(v, v))[:, None])

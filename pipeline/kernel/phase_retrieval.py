@@ -79,6 +79,45 @@ class PhaseRetrieval:
             gradient[rows], predictions[rows] = self.operators[instance].pull_back(w[rows], slope)
         return gradient, predictions
 
+    def gradient_and_product(self, w: Array, u: Array, owner: Rows) -> tuple[Array, Array, Array]:
+        """∇L(w), the predictions X w, and ∇²L(w) u: one pass, with the batch doubled.
+
+        Parameters
+        ----------
+        w, u : float array [trajectories, N]
+        owner : int array [trajectories]
+
+        Returns
+        -------
+        gradient : float array [trajectories, N]
+        predictions : float array [trajectories, M]
+        product : float array [trajectories, N]
+        """
+        gradient, product = np.empty_like(w), np.empty_like(u)
+        predictions = np.empty((len(w), self.weights.shape[1]), dtype=w.dtype)
+        for instance, rows in owned_rows(owner):
+            count = rows.stop - rows.start
+            squares, weights = self.labels_squared[instance], self.weights[instance]
+
+            def respond(
+                predicted: Array,
+                block: slice,
+                count: int = count,
+                squares: Array = squares,
+                weights: Array = weights,
+            ) -> Array:
+                at_w, along_u = predicted[:count], predicted[count:]
+                square = np.square(at_w)
+                slope = (square - squares[block]) * weights[block] * at_w
+                curvature = (3 * square - squares[block]) * weights[block]
+                return np.concatenate([slope, curvature * along_u])
+
+            both = np.concatenate([w[rows], u[rows]])
+            pulled, predicted = self.operators[instance].pull_back(both, respond)
+            gradient[rows], product[rows] = pulled[:count], pulled[count:]
+            predictions[rows] = predicted[:count]
+        return gradient, predictions, product
+
     def loss(self, predictions: Array, owner: Rows) -> Array:
         """L/M, the loss per measurement [trajectories]."""
         excess = np.square(predictions) - self.labels_squared[owner]
@@ -201,8 +240,21 @@ def draw_instances(
 
 
 def draw_starts(
-    streams: Sequence[Stream], purpose: str, dimension: int, dtype: np.dtype[np.floating]
+    streams: Sequence[Stream],
+    purpose: str,
+    dimension: int,
+    dtype: np.dtype[np.floating],
+    replicas: int = 1,
 ) -> Array:
-    """Points uniform on the sphere |w|² = N [streams, N], each from its own stream."""
-    draws = np.stack([generator(stream, purpose).standard_normal(dimension) for stream in streams])
+    """Points uniform on the sphere |w|² = N [streams × replicas, N], replicas fastest.
+
+    Each from its own stream: more replicas leave the first ones as they are.
+    """
+    draws = np.stack(
+        [
+            generator(stream, purpose, replica).standard_normal(dimension)
+            for stream in streams
+            for replica in range(replicas)
+        ]
+    )
     return np.asarray(on_sphere(draws), dtype=dtype)

@@ -51,9 +51,13 @@ class LowestPairs:
     products: Rows
 
 
-def residual_bound(dtype: np.dtype[np.floating]) -> float:
-    """Largest residual that a pair may have, in units of 1 + |λ_max − λ_min|."""
-    return 1e-7 if dtype == np.float64 else 3e-6
+def residual_bound(dtype: np.dtype[np.floating], spread: Array) -> Array:
+    """Largest residual |H v − λ v| of a pair, for matrices with λ_max − λ_min = `spread`.
+
+    2e-4, or what rounding leaves: an eigenvalue is then good to 2e-4 in the worst case, and to
+    (2e-4)²/gap where λ₁ and λ₂ are apart, as they are at N below 10⁴.
+    """
+    return np.asarray(np.maximum(2e-4, 50 * np.finfo(dtype).eps * spread))
 
 
 def lowest_pairs(matrices: SymmetricBatch, start: Array, count: int = 2) -> LowestPairs:
@@ -164,5 +168,4 @@ def _converged(
 ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     values, vectors = ritz
     residual = np.abs(off[:, None] * vectors[:, -1, :count]).max(axis=-1)
-    scale = 1 + values[:, -1] - values[:, 0]
-    return np.asarray(residual <= residual_bound(dtype) * scale)
+    return np.asarray(residual <= residual_bound(dtype, values[:, -1] - values[:, 0]))
