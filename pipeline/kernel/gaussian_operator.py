@@ -16,7 +16,7 @@ from pipeline.kernel.batch import Array
 Response = Callable[[Array, slice], Array]
 """φ: predictions of some measurements [batch, rows] and which rows they are → same shape."""
 
-_BLOCK_BYTES = 1 << 19  # rows of X that stay in a core's cache between the two products of a pass
+_BLOCK_BYTES = 1 << 20  # rows of X that stay in a core's cache between the two products of a pass
 _BLOCK_PRODUCT = 1 << 19  # batch × elements up to which OpenBLAS multiplies without packing X first
 
 

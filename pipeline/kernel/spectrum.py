@@ -121,9 +121,11 @@ def _lanczos(matrices: SymmetricBatch, start: Array, pairs: LowestPairs, most: i
         v = basis[:, k]
         u = matrices.apply(v, rows)
         diagonal[:, k] = np.vecdot(v, u)
+        u -= diagonal[:, k, None].astype(u.dtype) * v
+        if k:
+            u -= off[:, k - 1, None].astype(u.dtype) * basis[:, k - 1]
         known = basis[:, : k + 1]
-        for _ in range(2):  # twice is enough
-            u -= np.matvec(known.mT, np.matvec(known, u))
+        u -= np.matvec(known.mT, np.matvec(known, u))  # what rounding brought back
         off[:, k] = np.sqrt(np.vecdot(u, u))
         pairs.products[rows] += 1
         size = np.max(np.abs(diagonal[:, : k + 1]) + off[:, : k + 1], axis=1)
