@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from pipeline.kernel.batch import on_sphere
 from pipeline.kernel.descent import GradientDescent
 from pipeline.kernel.flow import DescentResult, Flow, Outcome
 from pipeline.kernel.inits import (
@@ -68,7 +69,7 @@ def descents(landscape):
 @pytest.mark.parametrize("method", ["flow", "descent"])
 def test_constrained_start_is_a_marginal_state_at_the_equator(method, dtype):
     landscape, w0, probe, owner = retrieval(dtype=dtype)
-    starts = constrained_starts(w0, descents(landscape)[method])
+    starts = constrained_starts(w0, owner, descents(landscape)[method])
     np.testing.assert_array_equal(starts.outcome, Outcome.RUNNING)
     assert np.abs(landscape.overlap(starts.w, owner)).max() <= 2 * np.finfo(dtype).eps
     np.testing.assert_allclose(np.vecdot(starts.w, starts.w), 40, rtol=10 * np.finfo(dtype).eps)
@@ -78,10 +79,25 @@ def test_constrained_start_is_a_marginal_state_at_the_equator(method, dtype):
     assert np.all(starts.gradients > 50)
 
 
+def test_constrained_starts_share_an_instance_among_replicas():
+    """Replicas of one instance relax to states of their own, each as if it were alone."""
+    landscape, w0, _, _ = retrieval(count=2)
+    owner = np.array([0, 0, 1, 1])
+    w = on_sphere(np.random.default_rng(3).standard_normal((4, 40)))
+    w[[0, 2]] = w0
+    relax = Flow(landscape, 20.0, 1e-4, on_equator=True)
+    together = constrained_starts(w, owner, relax)
+    for row in range(4):
+        alone = constrained_starts(w[row : row + 1], owner[row : row + 1], relax)
+        np.testing.assert_allclose(together.w[row], alone.w[0], atol=1e-6)
+    assert np.abs(together.w[0] - together.w[1]).max() > 0.1
+    assert np.abs(landscape.overlap(together.w, owner)).max() < 1e-15
+
+
 def test_constrained_starts_have_the_energy_of_the_spec():
     """Section 6: 0.089 per measurement at a = 1, α = 6, N = 128."""
     landscape, w0, probe, owner = retrieval(16, n=128, alpha=6.0)
-    w = constrained_starts(w0, Flow(landscape, 200.0, 1e-2, on_equator=True)).w
+    w = constrained_starts(w0, owner, Flow(landscape, 200.0, 1e-2, on_equator=True)).w
     loss = landscape.loss(landscape.gradient(w, owner)[1], owner)
     assert abs(loss.mean() - 0.089) < 4 * loss.std() / np.sqrt(16)
     lowest = hessian_snapshot(landscape, w, owner, probe).lambda1
@@ -94,12 +110,13 @@ class Ends:
 
     outcome: tuple[Outcome, ...]
 
-    def run(self, w, owner):
+    def run(self, w, owner, times=()):
         count = len(w)
-        assert list(owner) == list(range(count))
+        assert list(owner) == [0, 0, 1, 3]
+        assert times == ()
         outcome = np.array(self.outcome, dtype=np.int8)
-        times = np.ones(count)
-        return DescentResult(2 * w, outcome, times, times, np.arange(count))
+        ones = np.ones(count)
+        return DescentResult(2 * w, outcome, ones, ones, np.arange(count), np.empty((count, 0, 0)))
 
 
 def test_a_relaxation_that_fails_is_passed_on_as_its_outcome():
@@ -110,7 +127,7 @@ def test_a_relaxation_that_fails_is_passed_on_as_its_outcome():
         Outcome.STEP_TOO_SMALL,
         Outcome.TOO_MANY_GRADIENTS,
     )
-    starts = constrained_starts(w0, Ends(ends))
+    starts = constrained_starts(w0, np.array([0, 0, 1, 3]), Ends(ends))
     np.testing.assert_array_equal(starts.outcome, [Outcome.RUNNING, *ends[1:]])
     np.testing.assert_array_equal(starts.gradients, [0, 1, 2, 3])
     np.testing.assert_array_equal(starts.w, 2 * w0)

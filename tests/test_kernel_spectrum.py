@@ -49,24 +49,32 @@ def probes(count, n, dtype=FLOAT64, seed=1):
 
 
 def check_pairs(pairs, matrices, dtype, count=2):
-    """Values, vectors up to sign, and residuals as measured and as promised."""
-    accuracy = residual_bound(dtype)
+    """Values, vectors up to sign, and residuals as measured and as promised.
+
+    A dense diagonalisation is good to rounding. A pair of Lanczos has a residual r within the
+    stated bound; its value is then off by at most r, and by about r² over the gap to the rest of
+    the spectrum; its vector by r over the gap to the next value.
+    """
     assert pairs.vectors.dtype == dtype
     assert pairs.values.dtype == np.float64
     for row, matrix in enumerate(matrices.matrices):
         exact, axes = np.linalg.eigh(matrix)
         scale = 1 + exact[-1] - exact[0]
-        np.testing.assert_allclose(pairs.values[row], exact[:count], atol=accuracy * scale)
+        rounding = 20 * float(np.finfo(dtype).eps) * scale
+        dense = pairs.products[row] >= len(matrix) or len(exact) == count
+        bound = rounding if dense else float(residual_bound(dtype, scale)) + rounding
+        to_the_rest = exact[count] - exact[count - 1] if len(exact) > count else np.inf
+        accuracy = min(bound, 4 * bound**2 / to_the_rest) + rounding
+        np.testing.assert_allclose(pairs.values[row], exact[:count], atol=accuracy)
         for k in range(count):
             v = pairs.vectors[row, k].astype(np.float64)
             assert np.linalg.norm(v) == pytest.approx(1, abs=30 * float(np.finfo(dtype).eps))
             defect = np.linalg.norm(matrix @ v - pairs.values[row, k] * v)
-            assert defect <= 2 * accuracy * scale
-            rounding = 20 * float(np.finfo(dtype).eps) * scale
+            assert defect <= bound
             assert pairs.residuals[row, k] == pytest.approx(defect, abs=rounding)
             gap = np.abs(np.delete(exact, k) - exact[k]).min()
             aligned = np.sign(v @ axes[:, k]) * v
-            assert np.linalg.norm(aligned - axes[:, k]) <= 4 * accuracy * scale / gap
+            assert np.linalg.norm(aligned - axes[:, k]) <= 2 * bound / gap
 
 
 def phase_retrieval(n, dtype, count=3, alpha=3.0):
@@ -115,10 +123,11 @@ def test_nearly_degenerate_pairs(n, gap):
     matrices = with_spectra([semicircle(n, -3.0, -3.0 + gap)], seed=3)
     pairs = lowest_pairs(matrices, probes(1, n))
     np.testing.assert_allclose(pairs.values[0], [-3.0, -3.0 + gap], atol=1e-6)
-    assert pairs.residuals.max() <= 2e-7 * 6
+    assert pairs.residuals.max() <= residual_bound(FLOAT64, 5.0)
     _, axes = np.linalg.eigh(matrices.matrices[0])
-    outside = pairs.vectors[0] @ axes[:, 2:]
-    assert np.abs(outside).max() < 1e-5
+    outside = np.linalg.norm(pairs.vectors[0] @ axes[:, 2:], axis=1)
+    # the rest of the spectrum is 1 away
+    assert np.all(outside <= 1.1 * pairs.residuals[0] + 1e-12)
 
 
 def test_lanczos_costs_fewer_products_than_a_dense_matrix():
@@ -203,22 +212,37 @@ def test_few_distinct_eigenvalues(diagonal, n, dtype):
     """The Krylov space ends at once and holds one vector of each eigenspace."""
     values = diagonal(n)
     pairs = lowest_pairs(Matrices(np.diag(values)[None]), probes(1, n, dtype))
-    accuracy = 4 * residual_bound(dtype)
-    np.testing.assert_allclose(pairs.values[0], np.sort(values)[:2], atol=accuracy)
-    assert pairs.residuals.max() <= accuracy
+    rounding = 20 * np.finfo(dtype).eps * 8  # all of these end in a dense diagonalisation
+    np.testing.assert_allclose(pairs.values[0], np.sort(values)[:2], atol=rounding)
+    assert pairs.residuals.max() <= rounding
     overlaps = pairs.vectors[0] @ pairs.vectors[0].T
-    np.testing.assert_allclose(overlaps, np.eye(2), atol=1e-4)
+    np.testing.assert_allclose(overlaps, np.eye(2), atol=30 * np.finfo(dtype).eps)
+
+
+def underdetermined(dtype):
+    """M < N: at w* H has N − M zero eigenvalues, and the lowest two are both 0."""
+    labels = [np.random.SeedSequence(43)]
+    landscape = draw_instances(labels, measurements=80, dimension=200, a=1.0, dtype=dtype)
+    hessian = landscape.hessian(landscape.signals, np.array([0]))
+    pairs = lowest_pairs(hessian, draw_starts(labels, "probe", 200, dtype))
+    return pairs, np.linalg.eigvalsh(hessian.dense(0))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_flat_directions_of_an_underdetermined_instance(dtype):
-    """M < N: at w* H has N − M zero eigenvalues and the lowest two are both 0."""
-    n = 200
-    labels = [np.random.SeedSequence(43)]
-    landscape = draw_instances(labels, measurements=80, dimension=n, a=1.0, dtype=dtype)
-    hessian = landscape.hessian(landscape.signals, np.array([0]))
-    pairs = lowest_pairs(hessian, draw_starts(labels, "probe", n, dtype))
-    np.testing.assert_allclose(pairs.values, 0, atol=20 * residual_bound(dtype))
+    """λ₁ is found, and whatever is given lies within its residual of an eigenvalue."""
+    pairs, exact = underdetermined(dtype)
+    rounding = 5 * np.finfo(dtype).eps * exact[-1]
+    assert pairs.values[0, 0] == pytest.approx(0, abs=max(rounding, 1e-11))
+    for value, residual in zip(pairs.values[0], pairs.residuals[0], strict=True):
+        assert np.abs(exact - value).min() <= residual + rounding
+
+
+@pytest.mark.xfail(reason="Lanczos from one vector sees one vector of a degenerate eigenspace")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_flat_directions_are_counted(dtype):
+    pairs, _ = underdetermined(dtype)
+    np.testing.assert_allclose(pairs.values, 0, atol=residual_bound(dtype, 1.0))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -244,6 +268,19 @@ def test_no_matrices_give_no_pairs():
         assert pairs.vectors.shape == (0, 2, n)
 
 
-def test_residual_bound_is_within_reach_of_the_precision():
-    for dtype in DTYPES:
-        assert 10 * np.finfo(dtype).eps < residual_bound(dtype) < 1e-5
+def test_residual_bound_is_2e_minus_4_or_what_rounding_leaves():
+    spreads = np.array([0.0, 1.0, 20.0, 1e3, 1e6])
+    np.testing.assert_array_equal(residual_bound(FLOAT64, spreads), np.full(5, 2e-4))
+    single = residual_bound(FLOAT32, spreads)
+    np.testing.assert_array_equal(single[:3], 2e-4)
+    np.testing.assert_allclose(single[3:], 50 * np.finfo(np.float32).eps * spreads[3:])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_wide_spectra_are_solved_to_what_rounding_leaves(dtype):
+    """The bound is absolute, so a spectrum a thousand times wider asks for more of the digits."""
+    n = 300
+    matrices = with_spectra([1000 * semicircle(n, -3.0, -2.2), semicircle(n, -3.0, -2.2)], seed=11)
+    pairs = lowest_pairs(matrices, probes(2, n, dtype))
+    check_pairs(pairs, matrices, dtype)
+    assert pairs.products[0] >= pairs.products[1] + (10 if dtype == FLOAT64 else 0)
