@@ -127,13 +127,48 @@ def test_a_trajectory_does_not_depend_on_the_other_instances():
     owner = np.repeat(np.arange(5), 2)
     w = np.empty((10, 24))
     w[::2], w[1::2] = w0, on_sphere(w0 + 0.5 * landscape.signals)
-    together = GradientDescent(landscape, 10.0, 0.02).run(w, owner)
+    times = (0.0, 0.5, 3.0)
+    together = GradientDescent(landscape, 10.0, 0.02).run(w, owner, times)
     assert len(set(together.time)) > 3
     for instances in ([0], [3], [1, 4], [0, 2, 3]):
         rows = np.isin(owner, instances)
-        alone = GradientDescent(landscape, 10.0, 0.02).run(w[rows], owner[rows])
-        for name in ("w", "outcome", "time", "hit_time", "gradients"):
+        alone = GradientDescent(landscape, 10.0, 0.02).run(w[rows], owner[rows], times)
+        for name in ("w", "outcome", "time", "hit_time", "gradients", "path"):
             np.testing.assert_array_equal(getattr(alone, name), getattr(together, name)[rows])
+
+
+def test_path_is_the_nearest_step_of_the_run():
+    """To the last bit a shorter run's end; a time halfway belongs to the even step."""
+    landscape, w0, owner = retrieval(alpha=2.0)
+    rate = 0.125
+    times = (0.0, 0.06, 0.07, 0.1875, 0.3125, 0.3125, 0.43, 0.44, 1.125, 1.18)
+    steps = (0, 0, 1, 2, 2, 2, 3, 4, 9, 9)
+    result = GradientDescent(landscape, 1.18, rate).run(w0, owner, times)
+    assert result.path.shape == (3, 10, 24)
+    np.testing.assert_array_equal(result.path[:, 0], on_sphere(w0))
+    for k, step in enumerate(steps):
+        shorter = GradientDescent(landscape, step * rate, rate).run(w0, owner)
+        np.testing.assert_array_equal(shorter.gradients, step)
+        np.testing.assert_array_equal(result.path[:, k], shorter.w)
+    without = GradientDescent(landscape, 1.18, rate).run(w0, owner)
+    for name in ("w", "outcome", "time", "hit_time", "gradients"):
+        np.testing.assert_array_equal(getattr(result, name), getattr(without, name))
+
+
+def test_path_ends_at_the_duration():
+    landscape, w0, owner = retrieval(alpha=2.0)
+    result = GradientDescent(landscape, 3.0, 0.02).run(w0, owner, (3.0,))
+    np.testing.assert_array_equal(result.path[:, 0], result.w)
+
+
+def test_path_is_nan_after_the_end_of_a_run():
+    landscape, w0, owner = retrieval(8, alpha=8.0)
+    rate, steps = 0.01, np.arange(0, 1000, 7)
+    result = GradientDescent(landscape, 10.0, rate).run(w0, owner, tuple(steps * rate))
+    assert len(set(result.time)) > 3
+    known = np.isfinite(result.path)
+    np.testing.assert_array_equal(known.all(axis=2), known.any(axis=2))
+    np.testing.assert_array_equal(known.all(axis=2), steps <= result.gradients[:, None])
 
 
 def test_starting_points_are_left_alone():
