@@ -5,16 +5,17 @@ machine wherever and whenever it runs, with BLAS on one thread.
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Literal, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.kernel.batch import Rows
+from pipeline.kernel.batch import Array, Rows
+from pipeline.kernel.columns import concatenate, interleave, spread, take_rows
 from pipeline.kernel.descent import GradientDescent
-from pipeline.kernel.flow import Flow, Outcome
+from pipeline.kernel.flow import DescentResult, Flow, Outcome
 from pipeline.kernel.gain import signal_gain
 from pipeline.kernel.inits import (
     INITS,
@@ -37,6 +38,7 @@ KERNEL_VERSION = "1"
 
 # sensing matrices advanced together: small instances share the overhead of the calls
 _TOGETHER_BYTES = 64 << 20
+_GAIN_TOLERANCE = 1e-2  # of the flow that the gain follows where runs are descents
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,6 @@ class Dynamics:
     learning_rate: float
     constrained_time: float
     dtype: Literal["float64", "float32"]
-
-    @property
-    def gain_tolerance(self) -> float:
-        """Of the flow that the signal gain follows, also where runs are descents."""
-        return self.tolerance or 1e-2
 
 
 @dataclass(frozen=True)
@@ -143,8 +140,8 @@ def run_block(task: Task) -> BlockResult:
         for (seed, init, replica), text in part.failures.items()
     }
     return BlockResult(
-        values=_concatenate([part.values for part in parts]),
-        trajectory=_concatenate([part.trajectory for part in parts]),
+        values=concatenate([part.values for part in parts]),
+        trajectory=concatenate([part.trajectory for part in parts]),
         finished=np.concatenate([part.finished for part in parts]),
         failures=failures,
     )
@@ -173,41 +170,69 @@ def _run_instances(task: Task, streams: tuple[Stream, ...]) -> BlockResult:
     outcome[alive] = run.outcome
     ended = np.isin(run.outcome, (Outcome.RECOVERED, Outcome.NOT_RECOVERED))
     done = alive[ended]
-    w, owner = run.w[ended], instance[done]
-    at_end = hessian_snapshot(landscape, w, owner, probe[done])
-    point = observe_point(landscape, w, owner)
-    columns: dict[str, NDArray[np.generic]] = {
-        **point,
-        "overlap": np.abs(point["overlap"]),
-        "recovered": (run.outcome == Outcome.RECOVERED)[ended].astype(np.int8),
-        "hit_time": run.hit_time[ended],
-        "gradients": run.gradients[ended].astype(np.float64),
-        **_snapshot_columns(at_end, "end"),
-        **{name: column[done] for name, column in _snapshot_columns(at_start, "start").items()},
-        "gradients_init": starts.gradients[done],
+    starts, at_start, run = (
+        take_rows(starts, done),
+        take_rows(at_start, done),
+        take_rows(run, ended),
+    )
+    columns = {
+        **_end_columns(landscape, run, instance[done], probe[done]),
+        **_snapshot_columns(at_start, "start"),
+        "gradients_init": starts.gradients,
         "instances": np.zeros(len(done), dtype=np.int8),
     }
-    trajectory: dict[str, NDArray[np.float64]] = {}
-    if task.times:
-        along = probe[done] if task.hessian_along else None
-        trajectory = observe_path(landscape, run.path[ended], owner, along)
-    if task.times and task.gain:
-        trajectory["gain"] = signal_gain(
-            landscape, starts.w[done], owner, times=task.times, tolerance=dynamics.gain_tolerance
-        )
-    values = {name: _spread(column, done, shape) for name, column in columns.items()}
+    along = _trajectory(task, landscape, (starts, run), instance[done], probe[done])
+    values = {name: spread(column, done, shape) for name, column in columns.items()}
     values["seconds"] = np.full(shape, (time.perf_counter() - clock) / outcome.size)
     finished = np.isin(np.arange(outcome.size), done).reshape(shape)
     outcome = outcome.reshape(shape)
     return BlockResult(
         values,
-        {name: _spread(column, done, shape) for name, column in trajectory.items()},
+        {name: spread(column, done, shape) for name, column in along.items()},
         finished,
         {
             (int(seed), int(init), int(replica)): Outcome(outcome[seed, init, replica]).name
             for seed, init, replica in zip(*np.nonzero(~finished), strict=True)
         },
     )
+
+
+def _end_columns(
+    landscape: PhaseRetrieval, run: DescentResult, owner: Rows, probe: Array
+) -> dict[str, NDArray[np.generic]]:
+    """What is recorded of the end of runs, each [trajectories]."""
+    point = observe_point(landscape, run.w, owner)
+    return {
+        **point,
+        "overlap": np.abs(point["overlap"]),
+        "recovered": (run.outcome == Outcome.RECOVERED).astype(np.int8),
+        "hit_time": run.hit_time,
+        "gradients": run.gradients.astype(np.float64),
+        **_snapshot_columns(hessian_snapshot(landscape, run.w, owner, probe), "end"),
+    }
+
+
+def _trajectory(
+    task: Task,
+    landscape: PhaseRetrieval,
+    runs: tuple[Starts, DescentResult],
+    owner: Rows,
+    probe: Array,
+) -> dict[str, NDArray[np.float64]]:
+    """What is recorded along runs, each [trajectories, times]; empty without times."""
+    if not task.times:
+        return {}
+    starts, run = runs
+    along = observe_path(landscape, run.path, owner, probe if task.hessian_along else None)
+    if task.gain:
+        along["gain"] = signal_gain(
+            landscape,
+            starts.w,
+            owner,
+            times=task.times,
+            tolerance=task.dynamics.tolerance or _GAIN_TOLERANCE,
+        )
+    return along
 
 
 def _descent(
@@ -245,37 +270,9 @@ def _starts(
             at_w0 if init == "random" else hessian_snapshot(landscape, start.w, owner, probe)
         )
     seeds = len(streams)
-    return _interleave(starts, seeds), _interleave(snapshots, seeds)
-
-
-Columns = TypeVar("Columns", Starts, HessianSnapshot)
-
-
-def _interleave(parts: Sequence[Columns], seeds: int) -> Columns:
-    """Arrays [seeds × replicas, …] of each init → arrays [seeds × inits × replicas, …]."""
-    merged = {}
-    for field in fields(parts[0]):
-        columns = [getattr(part, field.name) for part in parts]
-        by_seed = [column.reshape(seeds, -1, *column.shape[1:]) for column in columns]
-        merged[field.name] = np.stack(by_seed, axis=1).reshape(-1, *columns[0].shape[1:])
-    return type(parts[0])(**merged)
-
-
-Values = TypeVar("Values", bound=np.generic)
-
-
-def _concatenate(parts: Sequence[Mapping[str, NDArray[Values]]]) -> dict[str, NDArray[Values]]:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return interleave(starts, seeds), interleave(snapshots, seeds)
 
 
 def _snapshot_columns(snapshot: HessianSnapshot, moment: str) -> dict[str, NDArray[np.float64]]:
     names = ("lambda1", "lambda2", "alignment", "residual")
     return {f"{name}_{moment}": getattr(snapshot, name) for name in names}
-
-
-def _spread(column: NDArray[Values], rows: Rows, shape: tuple[int, ...]) -> NDArray[Values]:
-    """The column at `rows` of a table of `shape`; elsewhere NaN, or -1 for integers."""
-    missing = -1 if column.dtype.kind == "i" else np.nan
-    table = np.full((np.prod(shape), *column.shape[1:]), missing, dtype=column.dtype)
-    table[rows] = column
-    return table.reshape(*shape, *column.shape[1:])
