@@ -39,7 +39,9 @@ def test_the_campaign_is_valid() -> None:
 
 
 def test_every_key_of_a_campaign_is_explained() -> None:
-    inside = {".".join(key) for key in campaign_fields()} - {"parameters", "grid", "dynamics"}
-    spaced = {f"grid.alpha.{name}" for name in ("start", "stop", "num")}
+    sections = {"parameters", "grid", "dynamics", "trajectory"}
+    inside = {".".join(key) for key in campaign_fields()} - sections
+    tables = ("grid.alpha", "trajectory.times")
+    spaced = {f"{table}.{name}" for table in tables for name in ("start", "stop", "num")}
     rows = set(re.findall(r"^\| `([^`]+)` \|", README, flags=re.MULTILINE))
     assert inside - spaced <= rows

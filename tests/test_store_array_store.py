@@ -547,8 +547,8 @@ for moment in ("whole", *moments):
     renames = int(os.read(end, 20) or renames)
     print(moment, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
-"""Creates or grows ``{moment}.zarr``, killed just before its rename number `moment` (the last is -1),
-and ``whole.zarr`` without being killed."""
+"""Creates or grows ``{moment}.zarr``, killed just before its rename number `moment`, the last
+being -1; and ``whole.zarr`` without being killed."""
 
 MOMENTS = (0, 11, 30, -7, -4, -3, -2, -1)
 
