@@ -55,9 +55,12 @@ def spectral_starts(at_w0: HessianSnapshot) -> Starts:
     )
 
 
-def constrained_starts(w0: Array, on_equator: Descent) -> Starts:
-    """Threshold states: w(0) projected onto m = 0 and relaxed there by `on_equator` for T_c."""
-    relaxed = on_equator.run(w0, np.arange(len(w0)))
+def constrained_starts(w0: Array, on_equator: Descent, owner: Rows | None = None) -> Starts:
+    """Threshold states: w(0) projected onto m = 0 and relaxed there by `on_equator` for T_c.
+
+    The instance of each row is in `owner`; without it, each row has one of its own.
+    """
+    relaxed = on_equator.run(w0, np.arange(len(w0)) if owner is None else owner)
     arrived = relaxed.outcome == Outcome.NOT_RECOVERED
     return Starts(
         relaxed.w,
