@@ -61,12 +61,13 @@ def test_replicas_are_starts_of_their_own_on_one_instance(followed):
         np.testing.assert_allclose(
             followed.values[name][..., :1], single.values[name], rtol=1e-5, atol=1e-5
         )
-    np.testing.assert_array_equal(
-        followed.values["recovered"][..., :1], single.values["recovered"]
-    )
+    np.testing.assert_array_equal(followed.values["recovered"][..., :1], single.values["recovered"])
     fewer = run_block(task(replicas=2))
     np.testing.assert_allclose(
-        followed.values["lambda1_start"][..., :2], fewer.values["lambda1_start"], rtol=1e-5, atol=1e-5
+        followed.values["lambda1_start"][..., :2],
+        fewer.values["lambda1_start"],
+        rtol=1e-5,
+        atol=1e-5,
     )
 
 
@@ -104,9 +105,7 @@ def test_nothing_is_known_after_the_end_of_a_run(followed):
     over = followed.values["hit_time"][..., None] < np.array(TIMES)
     assert over.any()
     for name in set(TRAJECTORY) - {"gain"}:
-        np.testing.assert_array_equal(
-            np.isnan(followed.trajectory[name]), over, err_msg=name
-        )
+        np.testing.assert_array_equal(np.isnan(followed.trajectory[name]), over, err_msg=name)
     assert np.isnan(followed.trajectory["gain"]).all()
 
 
