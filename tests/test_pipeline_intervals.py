@@ -63,7 +63,9 @@ def test_single_runs_are_worth_themselves() -> None:
     counts = draw_counts(0.3, 0.0, 48, 1, 50)
     sums = SeedSums.of(counts, np.ones_like(counts))
     np.testing.assert_array_equal(effective_runs(sums), np.full(50, 48.0))
-    one, other = (wilson_interval(sums.recovered, sums.runs, n) for n in (None, effective_runs(sums)))
+    one, other = (
+        wilson_interval(sums.recovered, sums.runs, n) for n in (None, effective_runs(sums))
+    )
     np.testing.assert_array_equal(one, other)
 
 
