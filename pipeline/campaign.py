@@ -6,22 +6,29 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import tomli_w
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from pipeline.campaign_errors import BARE_KEY, CampaignError, explain, show_key, show_value
+from pipeline.campaign_labels import LogSpaced, Section, Spaced, check_together
 from pipeline.campaign_sections import (
     Axes,
     Dynamics,
     Parameters,
-    Section,
-    Spaced,
+    Trajectory,
     count_measurements,
+    relate_sections,
 )
 from store import keys
 
@@ -34,7 +41,7 @@ __all__ = [
     "parse_campaign",
 ]
 
-Scalar = str | int | float
+Value = str | int | float | list[float]
 
 
 class Campaign(Section):
@@ -75,6 +82,16 @@ class Campaign(Section):
         description="a section with method and T",
         examples=['[dynamics] and below it method = "flow", T = 300.0'],
     )
+    trajectory: Trajectory | None = Field(
+        default=None,
+        description="a section with times",
+        examples=["[trajectory] and below it times = [0.1, 1.0, 10.0]"],
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check_sections(cls, data: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
+        return check_together(data, build, relate_sections)
 
     def grid_labels(self) -> keys.Grid:
         """The labels of all runs, as the store knows them; seeds are 0 … seeds − 1."""
@@ -84,7 +101,12 @@ class Campaign(Section):
             N=self.grid.N,
             seeds=tuple(range(self.grid.seeds)),
             inits=self.grid.inits,
+            replicas=self.grid.replicas,
         )
+
+    def times(self) -> tuple[float, ...]:
+        """Times at which the runs are shown, in units of the flow; none without a trajectory."""
+        return self.trajectory.times if self.trajectory else ()
 
     def measurements(self) -> NDArray[np.int64]:
         """M = round(α N) [alpha, N], the number of measurements."""
@@ -93,21 +115,34 @@ class Campaign(Section):
             dtype=np.int64,
         )
 
-    def physics(self) -> dict[str, Scalar]:
-        """All that changes a number, by dotted key: neither the grid nor name and description."""
+    def physics(self) -> dict[str, Value]:
+        """All that a store keeps for its life, by dotted key: what changes a number or its shape.
+
+        Neither the labels of the grid, which may be added to, nor name and description.
+        """
         sections = self.model_dump(
-            include={"model", "entropy", "parameters", "dynamics"}, exclude_none=True
+            include={
+                "model": True,
+                "entropy": True,
+                "parameters": True,
+                "dynamics": True,
+                "trajectory": True,
+                "grid": {"replicas"},
+            },
+            exclude_none=True,
         )
         return dict(_flatten(sections))
 
-    def differences(self, stored: Mapping[str, Scalar]) -> list[str]:
+    def differences(self, stored: Mapping[str, Value]) -> list[str]:
         """Where `stored`, the physics of another campaign, is not this one's: a line a key."""
         mine = self.physics()
-        return [
-            f"{key}: {_show(stored.get(key))} in the store, {_show(mine.get(key))} in the campaign"
-            for key in dict.fromkeys([*mine, *stored])
-            if mine.get(key) != stored.get(key)
-        ]
+        lines = []
+        for key in dict.fromkeys([*mine, *stored]):
+            there, here = stored.get(key), mine.get(key)
+            if there != here:
+                one, other = _show(there, here), _show(here, there)
+                lines.append(f"{key}: {one} in the store, {other} in the campaign")
+        return lines
 
     def to_toml(self) -> str:
         """The campaign as canonical TOML, defaults and labels spelt out; reads back equal."""
@@ -137,16 +172,25 @@ class Campaign(Section):
         return self.model_copy(update={"grid": grid})
 
 
-def _flatten(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Scalar]]:
+def _flatten(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Value]]:
     for key, value in table.items():
         if isinstance(value, dict):
             yield from _flatten(value, f"{above}{key}.")
         else:
-            yield above + key, value
+            yield above + key, list(value) if isinstance(value, tuple) else value
 
 
-def _show(value: Scalar | None) -> str:
-    return "nothing" if value is None else repr(value)
+def _show(value: Value | None, other: Value | None) -> str:
+    """A value that is not the other one; of a list beside another, what makes the difference."""
+    if value is None:
+        return "nothing"
+    if not isinstance(value, list):
+        return repr(value)
+    if not isinstance(other, list):
+        return show_value(value)
+    alone = [entry for entry in value if entry not in other]
+    shared = f"{len(value) - len(alone)} shared"
+    return f"{show_value(alone)} and {shared}" if alone else shared
 
 
 def campaign_fields() -> dict[tuple[str, ...], FieldInfo]:
@@ -157,14 +201,18 @@ def campaign_fields() -> dict[tuple[str, ...], FieldInfo]:
     return dict(_walk_fields(Campaign, ()))
 
 
+_TABLES = {(Axes, "alpha"): Spaced, (Trajectory, "times"): LogSpaced}
+
+
 def _walk_fields(
     section: type[BaseModel], above: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
     for name, field in section.model_fields.items():
         yield (*above, name), field
-        inner = Spaced if (section, name) == (Axes, "alpha") else field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from _walk_fields(inner, (*above, name))
+        kind = _TABLES.get((section, name), field.annotation)
+        for inner in (kind, *get_args(kind)):  # the second where it may be left out
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from _walk_fields(inner, (*above, name))
 
 
 def bundled_workflows() -> dict[str, str]:

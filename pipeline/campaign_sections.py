@@ -1,20 +1,15 @@
-"""The sections of a campaign file: its grid, constants and dynamics, each key with its checks."""
+"""The sections of a campaign file, each key with its checks."""
 
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
+from itertools import pairwise
+from math import inf
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
-    TypeAdapter,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -22,14 +17,22 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from pipeline.campaign_errors import FULL_SENTENCE, example_of, show_value
+from pipeline.campaign_labels import (
+    Alpha,
+    LogSpaced,
+    PositiveTime,
+    Section,
+    Spaced,
+    Time,
+    check_together,
+    keep_valid,
+    mistake,
+    spell_out,
+)
 
 MAX_RUNS = 10**8  # the status of the runs is held in memory, one byte each
+MAX_TIMES = 1000  # all times of a block lie in one chunk
 FLOW_TOLERANCE = 1e-2
-
-
-def round_label(value: float) -> float:
-    """`value` to ten significant digits, so that 0.1 + 0.2 and 0.3 are one label."""
-    return float(f"{value:.10g}")
 
 
 def count_measurements(alpha: float, N: int) -> int:
@@ -37,52 +40,19 @@ def count_measurements(alpha: float, N: int) -> int:
     return round(alpha * N)
 
 
-Alpha = Annotated[
-    float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False), AfterValidator(round_label)
-]
 Size = Annotated[int, Field(strict=True, ge=2, le=10**9)]
 Init = Literal["random", "spectral", "constrained"]
-
-
-class Section(BaseModel):
-    """What all parts of a campaign share: nothing is converted, unknown, or changed later."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Spaced(Section):
-    """Labels from `start` to `stop`, both included, `num` of them, evenly spaced."""
-
-    start: Alpha = Field(
-        description="the first label, a number above 0 (at most 1e6)", examples=["start = 1.5"]
-    )
-    stop: Alpha = Field(
-        description="the last label, a number above 0 (at most 1e6)", examples=["stop = 6.0"]
-    )
-    num: int = Field(
-        ge=1,
-        le=10**5,
-        description="how many labels, an integer from 1 to 100000",
-        examples=["num = 10"],
-    )
-
-    def labels(self) -> tuple[float, ...]:
-        """The labels one by one; `num = 1` gives `start`."""
-        return tuple(np.linspace(self.start, self.stop, self.num).tolist())
-
-
-def spell_out(axis: object) -> object:
-    """The labels of an axis written as a table `{ start, stop, num }`; any other as it is."""
-    return Spaced.model_validate(axis).labels() if isinstance(axis, dict) else axis
 
 
 class Axes(Section):
     """The axes of phase retrieval; a run is a choice of α, N, seed and initialisation."""
 
-    alpha: Annotated[tuple[Alpha, ...], Field(strict=False), BeforeValidator(spell_out)] = Field(
-        description="numbers above 0 (at most 1e6), each once, as a list or as a table "
-        "{ start, stop, num }",
-        examples=["alpha = [2.0, 2.5, 3.0]"],
+    alpha: Annotated[tuple[Alpha, ...], Field(strict=False), BeforeValidator(spell_out(Spaced))] = (
+        Field(
+            description="numbers above 0 (at most 1e6), each once, as a list or as a table "
+            "{ start, stop, num }",
+            examples=["alpha = [2.0, 2.5, 3.0]"],
+        )
     )
     N: Annotated[tuple[Size, ...], Field(strict=False)] = Field(
         description="integers from 2 to 1000000000, each once, as a list",
@@ -99,30 +69,18 @@ class Axes(Section):
         examples=['inits = ["random", "spectral"]'],
     )
 
+    replicas: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**4,
+        description="how many starts w(0) on each instance, an integer from 1 to 10000",
+        examples=["replicas = 4"],
+    )
+
     @model_validator(mode="wrap")
     @classmethod
     def _check_labels(cls, data: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
-        """Check each label by itself and, in the same pass, the labels against one another.
-
-        The second part looks at the labels that are right by themselves, so that one wrong entry
-        does not hide the other mistakes.
-        """
-        mistakes = _relate_labels(data) if isinstance(data, dict) else []
-        try:
-            axes = build(data)
-        except ValidationError as error:
-            mistakes += [
-                InitErrorDetails(
-                    type=item["type"],
-                    loc=item["loc"],
-                    input=item["input"],
-                    ctx=item.get("ctx", {}),
-                )
-                for item in error.errors()
-            ]
-        if mistakes:
-            raise ValidationError.from_exception_data(cls.__name__, mistakes)
-        return axes
+        return check_together(data, build, _relate_labels)
 
 
 def _relate_labels(data: Mapping[str, object]) -> list[InitErrorDetails]:
@@ -130,13 +88,12 @@ def _relate_labels(data: Mapping[str, object]) -> list[InitErrorDetails]:
     mistakes: list[InitErrorDetails] = []
 
     def note(axis: str, expected: str, got: str, remedy: str) -> None:
-        said = {"message": f"expected {expected}, got {got}; {remedy}"}
-        problem = PydanticCustomError(FULL_SENTENCE, "{message}", said)
-        mistakes.append(InitErrorDetails(type=problem, loc=(axis,), input=data[axis]))
+        sentence = f"expected {expected}, got {got}; {remedy}"
+        mistakes.append(mistake((axis,), data[axis], sentence))
 
     valid: dict[str, list[Any]] = {}
     for axis, kind in (("alpha", Alpha), ("N", Size), ("inits", Init)):
-        valid[axis] = _keep_valid(data.get(axis), kind)
+        valid[axis] = keep_valid(data.get(axis), kind)
         if data.get(axis) in ([], ()):
             example = example_of(Axes.model_fields[axis])
             note(axis, "one label or more", "[]", f"write for example {example}")
@@ -155,28 +112,20 @@ def _relate_labels(data: Mapping[str, object]) -> list[InitErrorDetails]:
                 f"keep to alpha > {0.5 / smallest:.4g}, or to larger N",
             )
 
-    seeds = data.get("seeds")
+    seeds, replicas = data.get("seeds"), data.get("replicas", 1)
     labels = len(valid["alpha"]) * len(valid["N"]) * len(valid["inits"])
-    if isinstance(seeds, int) and labels * seeds > MAX_RUNS >= seeds:
+    if not (isinstance(seeds, int) and isinstance(replicas, int)):
+        return mistakes
+    runs = labels * seeds * replicas
+    if runs > MAX_RUNS >= max(seeds, replicas):
+        by = f"{seeds} seeds" + (f" x {replicas} replicas" if "replicas" in data else "")
         note(
             "seeds",
             f"at most {MAX_RUNS} runs in all",
-            f"{seeds} seeds x {labels} labels of (alpha, N, init) = {labels * seeds}",
+            f"{by} x {labels} labels of (alpha, N, init) = {runs}",
             "use fewer seeds or labels, or write several campaigns",
         )
     return mistakes
-
-
-def _keep_valid(axis: object, kind: Any) -> list[Any]:
-    """Those labels of an axis that are right by themselves."""
-    check: TypeAdapter[Any] = TypeAdapter(kind)
-    valid = []
-    with suppress(ValidationError):
-        labels = spell_out(axis)
-        for label in labels if isinstance(labels, list | tuple) else ():
-            with suppress(ValidationError):
-                valid.append(check.validate_python(label))
-    return valid
 
 
 class Parameters(Section):
@@ -246,6 +195,67 @@ class Dynamics(Section):
                 "got nothing; write for example learning_rate = 0.005",
             )
         return value
+
+
+class Trajectory(Section):
+    """What is known along each run: when, and how much of it."""
+
+    times: Annotated[
+        tuple[Time, ...], Field(strict=False), BeforeValidator(spell_out(LogSpaced))
+    ] = Field(
+        description="times from 0 to T in units of the flow, ascending, as a list, or as a table "
+        "{ start, stop, num } of log-spaced ones",
+        examples=["times = { start = 0.1, stop = 300.0, num = 20 }"],
+    )
+    hessian: bool = Field(
+        default=True,
+        description="whether the lowest eigenpairs of the Hessian are wanted at each time, "
+        "true or false",
+        examples=["hessian = true"],
+    )
+    gain: bool = Field(
+        default=False,
+        description="whether the signal gain is wanted at each time, true or false",
+        examples=["gain = false"],
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check_times(cls, data: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
+        return check_together(data, build, _relate_times)
+
+
+def _relate_times(data: Mapping[str, object]) -> list[InitErrorDetails]:
+    """Find no times, too many, and times that do not ascend."""
+    written = data.get("times")
+    times = keep_valid(written, Time, LogSpaced)
+    sentences = []
+    if written in ([], ()):
+        example = example_of(Trajectory.model_fields["times"])
+        sentences.append(f"expected one time or more, got []; write for example {example}")
+    if len(times) > MAX_TIMES:
+        sentences.append(f"expected at most {MAX_TIMES} times, got {len(times)}; use fewer")
+    wrong = [later for before, later in pairwise(times) if later <= before]
+    if wrong:
+        sentences.append(
+            f"expected times that ascend, each once, got {show_value(wrong)} not after the time "
+            "before; sort them and keep one of each"
+        )
+    return [mistake(("times",), written, sentence) for sentence in sentences]
+
+
+def relate_sections(data: Mapping[str, object]) -> list[InitErrorDetails]:
+    """Find times of the trajectory that are later than the end of the runs."""
+    trajectory, dynamics = data.get("trajectory"), data.get("dynamics")
+    if not (isinstance(trajectory, dict) and isinstance(dynamics, dict)):
+        return []
+    (T,) = keep_valid([dynamics.get("T")], PositiveTime) or (inf,)
+    late = [time for time in keep_valid(trajectory.get("times"), Time, LogSpaced) if time > T]
+    sentence = (
+        f"expected times up to T = {T:.10g}, got {show_value(late)}; leave them out, or set a "
+        "larger dynamics.T"
+    )
+    return [mistake(("trajectory", "times"), late, sentence)] if late else []
 
 
 def _unused(value: object, method: str) -> PydanticCustomError:

@@ -18,9 +18,11 @@ from store.keys import Block
 
 _FLOW_PASSES = 15.0  # of a run that does not recover: about 15 √T at tolerance 1e-2
 _SNAPSHOT_PASSES = 120.0  # of two lowest eigenpairs by Lanczos
+_FOLLOWING_PASSES = 80.0  # of the same along a run, from the vectors of the time before
 _SECONDS_PER_GRADIENT_CALL = 5e-5  # overhead of one tick, shared by the instances of a batch
 _NOMINAL_ELEMENTS_PER_SECOND = 1.5e9  # of X in a pass with three trajectories, a slow core
 _LARGEST_PROBE = 1 << 22  # elements of the matrix that is timed
+_LARGEST_BATCH = 64  # trajectories that are timed; more cost in proportion
 
 
 @dataclass(frozen=True)
@@ -30,16 +32,16 @@ class CostModel:
     Parameters
     ----------
     passes : float
-        Sequential passes over X for one seed, all its initialisations together.
+        Sequential passes over X for one seed, all its initialisations and replicas together.
     elements_per_second : mapping of int to float
-        Elements of X that a pass covers in a second, by N.
+        Elements of X that such a pass covers in a second, by N.
     """
 
     passes: float
     elements_per_second: Mapping[int, float]
 
     def seed_seconds(self, N: int, measurements: int) -> float:
-        """Seconds for one seed with all its initialisations."""
+        """Seconds for one seed with all its initialisations and replicas."""
         per_pass = measurements * N / self.elements_per_second[N] + _SECONDS_PER_GRADIENT_CALL
         draw = 1e-8 * measurements * N
         return self.passes * per_pass + draw
@@ -52,7 +54,8 @@ class CostModel:
 
 def nominal_cost(campaign: Campaign) -> CostModel:
     """Cost on a nominal core; the same on every machine, for what must not depend on it."""
-    rates = dict.fromkeys(campaign.grid.N, _NOMINAL_ELEMENTS_PER_SECOND)
+    rate = _NOMINAL_ELEMENTS_PER_SECOND / (campaign.grid.replicas or 1)
+    rates = dict.fromkeys(campaign.grid.N, rate)
     return CostModel(_passes(campaign), rates)
 
 
@@ -78,19 +81,26 @@ def _passes(campaign: Campaign) -> float:
         passes += descent(dynamics.constrained_time)
     if "spectral" in inits:
         passes += _SNAPSHOT_PASSES
+    if campaign.trajectory is not None:
+        each = _FOLLOWING_PASSES if campaign.trajectory.hessian else 1.0
+        passes += each * len(campaign.trajectory.times)
+        if campaign.trajectory.gain:  # a product with the Hessian in each step
+            passes += descent(dynamics.T)
     return passes
 
 
 def _time_pass(N: int, measurements: int, campaign: Campaign) -> float:
-    """Elements of X per second in a pass with one trajectory per initialisation."""
+    """Elements of X per second in a pass with a trajectory per initialisation and replica."""
     rows = min(measurements, max(16, _LARGEST_PROBE // N))
     dtype = np.dtype(campaign.dynamics.dtype)
     random = np.random.default_rng(0)
     operator = draw_dense(random, rows, N, dtype)
-    w = random.standard_normal((len(campaign.grid.inits), N)).astype(dtype)
+    together = len(campaign.grid.inits) * (campaign.grid.replicas or 1)
+    timed = min(together, _LARGEST_BATCH)
+    w = random.standard_normal((timed, N)).astype(dtype)
     best = np.inf
     for _ in range(5):
         clock = time.perf_counter()
         operator.pull_back(w, lambda predicted, _: predicted * predicted * predicted)
         best = min(best, time.perf_counter() - clock)
-    return rows * N / best
+    return rows * N / best * timed / together

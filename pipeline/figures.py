@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 from scipy.special import expit
 
-from pipeline.reductions import control_name
+from pipeline.reductions import control_name, describe_runs
 from pipeline.transition import Crossing
 
 PHASE_RETRIEVAL_THRESHOLDS: Final[Mapping[float, Mapping[str, float]]] = {
@@ -75,7 +75,8 @@ def recovery_figure(reduced: xr.Dataset, *, theory: Mapping[str, float] | None =
 
     One panel for each init: points with Wilson intervals and fitted curves, logistic in the log of
     the control parameter, darker for larger N. Last panel: half-recovery points with intervals; an
-    arrow from the bound where the curves do not reach one half within the grid.
+    arrow from the bound where the curves do not reach one half within the grid. The legend says how
+    many seeds and replicas a point has, where there are replicas.
 
     Parameters
     ----------
@@ -119,6 +120,8 @@ def recovery_figure(reduced: xr.Dataset, *, theory: Mapping[str, float] | None =
             frameon=False,
             handletextpad=0.2,
             columnspacing=1.5,
+            # where a point is not simply so many runs
+            title=f"{describe_runs(reduced)} a point" if "replicas" in reduced.coords else None,
         )
     return figure
 

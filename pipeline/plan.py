@@ -18,13 +18,14 @@ from store.array_store import read_block_seeds, read_grid
 from store.chunks import pending_blocks
 from store.keys import Block
 from store.ledger import read_status
-from store.schema import cube_variables
+from store.schema import cube_variables, trajectory_variables
 
 _MOST_BLOCK_SEEDS = 16
 _LONGEST_BLOCK = 20.0  # seconds on a nominal core; a worker that dies loses no more than a block
 _UNIT_SECONDS = 2.0  # small blocks are put together up to this, so that Dask's overhead is nothing
 _WORKER_BASE_BYTES = 200 << 20  # interpreter and libraries
 _TOGETHER_BYTES = 64 << 20  # sensing matrices that the kernel advances together
+_VECTORS_PER_RUN = 100  # of length N: the basis of Lanczos, and the stages of a step
 
 
 @dataclass(frozen=True)
@@ -109,19 +110,31 @@ def plan_chunks(
         for unit in _group(campaign, [chunk for chunk in chunks if chunk[0].N == N], cost)
     )
     variables = [row for row in cube_variables("alpha") if row.name != "status"]
+    along = trajectory_variables("alpha") if campaign.times() else ()
     runs = sum(unit.runs for unit in units)
-    item = np.dtype(campaign.dynamics.dtype).itemsize
-    largest_matrix = int(
-        (campaign.measurements() * np.array(campaign.grid.N, dtype=np.int64)).max() * item
-    )
+    run_bytes = sum(np.dtype(row.dtype).itemsize for row in variables)
+    run_bytes += len(campaign.times()) * sum(np.dtype(row.dtype).itemsize for row in along)
     return Plan(
         units=units,
         wanted=int(np.prod(campaign.grid_labels().shape)),
         block_seeds=block_seeds,
-        new_bytes=runs * sum(np.dtype(row.dtype).itemsize for row in variables),
-        new_files=sum(len(unit.chunks) for unit in units) * len(variables),
-        worker_bytes=_WORKER_BASE_BYTES + 2 * max(largest_matrix, _TOGETHER_BYTES),
+        new_bytes=runs * run_bytes,
+        new_files=sum(len(unit.chunks) for unit in units) * (len(variables) + len(along)),
+        worker_bytes=_worker_bytes(campaign, block_seeds, run_bytes),
     )
+
+
+def _worker_bytes(campaign: Campaign, block_seeds: int, run_bytes: int) -> int:
+    """Memory of a worker: matrices advanced together, their trajectories, and a block's results."""
+    item = np.dtype(campaign.dynamics.dtype).itemsize
+    runs = len(campaign.grid.inits) * (campaign.grid.replicas or 1)
+    largest = 0
+    for N, column in zip(campaign.grid.N, campaign.measurements().T, strict=True):
+        matrix = int(column.max()) * N * item
+        instances = min(block_seeds, max(1, _TOGETHER_BYTES // matrix))
+        vectors = instances * runs * _VECTORS_PER_RUN * N * item
+        largest = max(largest, 2 * max(matrix, _TOGETHER_BYTES) + vectors)
+    return _WORKER_BASE_BYTES + largest + block_seeds * runs * run_bytes
 
 
 def _group(campaign: Campaign, chunks: list[tuple[Block, ...]], cost: CostModel) -> Iterator[Unit]:

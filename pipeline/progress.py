@@ -72,10 +72,10 @@ class SweepProgress:
             self.done += receipt.block.runs
             self.recovered += receipt.recovered
             self.failed += int((receipt.status == Status.FAILED).sum())
-            for seed, init, reason in receipt.failures:
+            for run, reason in receipt.failures:
                 self._console.print(
                     f"failed numerically: {receipt.block.control}={receipt.block.value:g} "
-                    f"N={receipt.block.N} seed={seed} {init}: {reason}"
+                    f"N={receipt.block.N} {run}: {reason}"
                 )
         self._predicted_done += unit.seconds
         self._bar.update(self._task, completed=self.done + self.quarantined)

@@ -48,7 +48,7 @@ def check_store(campaign: Campaign, path: str | os.PathLike[str]) -> None:
             f"{os.fspath(path)} holds other numbers than campaign {campaign.name!r} would add:\n"
             f"  {lines}\n"
             "choose another store with --store PATH, or give the campaign the store's values; "
-            "only the grid of a store can be extended"
+            "only alpha, N, seeds and inits of a store can be extended"
         )
 
 
@@ -70,6 +70,7 @@ def open_ledger(campaign: Campaign, path: str | os.PathLike[str]) -> Ledger:
             campaign.measurements(),
             block_seeds=choose_block_seeds(campaign),
             attributes={"title": campaign.name} | describe(campaign, {}),
+            times=campaign.times(),
         )
     check_store(campaign, path)
     ledger = Ledger(path)

@@ -5,6 +5,7 @@ comes once at the end. Sizes N are independent of each other: `reduce_size` is a
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 from zlib import crc32
 
@@ -12,7 +13,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline.transition import LEVEL, Crossing, Transition, locate_half, wilson_interval
+from pipeline.intervals import LEVEL, SeedSums, effective_runs, wilson_interval
+from pipeline.transition import Crossing, Transition, locate_half
 from store.schema import Status
 
 
@@ -52,7 +54,9 @@ def count_outcomes(cube: xr.Dataset) -> xr.Dataset:
     Dataset [control, N, init]
         ``runs``, ended with a known outcome; ``recovered`` of these; ``failed``, ended without one
         (numerical failure). Failed runs are counted apart: they are not among the runs. Labels
-        keep the cube's order.
+        keep the cube's order. From a cube with replicas, whose runs are not independent, also the
+        other sums of `pipeline.intervals.SeedSums`, which add over parts of the cube that do not
+        split the replicas of a seed; and their number as the coordinate ``replicas``.
 
     Raises
     ------
@@ -61,17 +65,28 @@ def count_outcomes(cube: xr.Dataset) -> xr.Dataset:
     """
     control = control_name(cube)
     finished, recovered, failed = _outcomes(cube)
-    counts = xr.Dataset(
-        {
-            name: outcome.sum(set(outcome.dims) - {control, "N", "init"}).transpose(
-                control, "N", "init"
-            )
-            for name, outcome in (("runs", finished), ("recovered", recovered), ("failed", failed))
+    meanings = {
+        "runs": (finished, "runs that ended with a known outcome"),
+        "recovered": (recovered, "runs that recovered the signal"),
+        "failed": (failed, "runs that failed numerically, not counted among the runs"),
+    }
+    if "replica" in cube.dims:
+        n, k = finished.sum("replica"), recovered.sum("replica")
+        meanings |= {
+            "seeds": (n > 0, "seeds with runs that ended with a known outcome"),
+            "runs_squared": (n * n, "square of the runs of a seed, summed over seeds"),
+            "recovered_runs": (n * k, "recovered times all runs of a seed, summed over seeds"),
+            "recovered_squared": (k * k, "square of the recovered runs of a seed, summed"),
         }
-    )
-    _describe(counts, "runs", "runs that ended with a known outcome")
-    _describe(counts, "recovered", "runs that recovered the signal")
-    _describe(counts, "failed", "runs that failed numerically, not counted among the runs")
+    axes = (control, "N", "init")
+    counts = xr.Dataset(
+        {name: each.sum(set(each.dims) - set(axes)) for name, (each, _) in meanings.items()}
+    ).transpose(*axes)
+    for name, (_, meaning) in meanings.items():
+        _describe(counts, name, meaning)
+    if "replica" in cube.dims:
+        counts = counts.assign_coords(replicas=cube.sizes["replica"])
+        _describe(counts, "replicas", "starts w(0) on each instance")
     return counts
 
 
@@ -87,17 +102,27 @@ def recovery_probability(counts: xr.Dataset) -> xr.Dataset:
     -------
     Dataset [control, N, init]
         The counts, with ``probability``, ``probability_low`` and ``probability_high``; NaN where
-        nothing has run. The interval takes runs as independent, which runs of different seeds are.
+        nothing has run. The interval takes runs of different seeds as independent, which they are,
+        and replicas of a seed as far as they are: then ``effective_runs`` says how many independent
+        runs would give this interval, see `pipeline.intervals.effective_runs`.
     """
     dims = counts["runs"].dims
     runs, recovered = counts["runs"].to_numpy(), counts["recovered"].to_numpy()
-    low, high = wilson_interval(recovered, runs)
+    method, worth = "Wilson", None
+    if "replicas" in counts.coords:
+        sums = [counts[field.name].to_numpy() for field in fields(SeedSums)]
+        worth = effective_runs(SeedSums(*sums))
+        method = "Wilson, of effective_runs"
+        counts = counts.assign(effective_runs=(dims, worth))
+        meaning = "independent runs that would know the probability as well as these runs do"
+        _describe(counts, "effective_runs", meaning)
+    low, high = wilson_interval(recovered, runs, worth)
     estimate = recovered / np.where(runs > 0, runs, np.nan)
     reduced = counts.assign(
         probability=(dims, estimate), probability_low=(dims, low), probability_high=(dims, high)
     )
     _describe(reduced, "probability", "probability of recovery")
-    _describe_interval(reduced, "probability", "Wilson")
+    _describe_interval(reduced, "probability", method)
     return reduced
 
 
@@ -247,6 +272,17 @@ def reduce_cube(cube: xr.Dataset, *, resamples: int = 1000) -> xr.Dataset:
     return combine(
         [reduce_size(cube.sel(N=[N]), resamples=resamples) for N in cube["N"].to_numpy()]
     )
+
+
+def describe_runs(reduced: xr.Dataset) -> str:
+    """How many runs stand behind a point, such as ``38–40 runs`` or ``48 seeds × 8 replicas``."""
+    with_replicas = "replicas" in reduced.coords
+    counts = reduced["seeds" if with_replicas else "runs"].to_numpy()
+    started = counts[counts > 0].tolist() or [0]
+    spread = "–".join(map(str, sorted({min(started), max(started)})))
+    if with_replicas:
+        return f"{spread} seeds × {int(reduced['replicas'])} replicas"
+    return f"{spread} runs"
 
 
 def _outcomes(cube: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:

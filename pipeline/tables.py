@@ -8,7 +8,7 @@ import xarray as xr
 from rich.table import Table
 from scipy.special import chdtrc
 
-from pipeline.reductions import control_name
+from pipeline.reductions import control_name, describe_runs
 from pipeline.transition import Crossing
 
 _SYMBOLS: Final[Mapping[str, str]] = {"alpha": "α"}
@@ -43,10 +43,8 @@ def recovery_tables(reduced: xr.Dataset) -> list[Table]:
 
 
 def _table(part: xr.Dataset, control: str, symbol: str, init: str) -> Table:
-    runs, failed = part["runs"].to_numpy(), int(part["failed"].sum())
-    started = runs[runs > 0].tolist() or [0]
-    spread = sorted({min(started), max(started)})
-    caption = f"{'–'.join(map(str, spread))} runs a point, 95 % intervals"
+    failed = int(part["failed"].sum())
+    caption = f"{describe_runs(part)} a point, 95 % intervals"
     if failed:
         caption += f"\n{failed} more failed numerically"
     table = Table(title=f"{init}: probability of recovery", caption=caption, min_width=46)

@@ -15,12 +15,11 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, log_expit, ndtr, ndtri, stdtrit, xlogy
+from scipy.special import expit, log_expit, ndtr, stdtrit, xlogy
+
+from pipeline.intervals import LEVEL, SeedSums, effective_runs, wilson_interval
 
 Floats = NDArray[np.float64]
-
-LEVEL: Final = 0.95
-"""Confidence of every interval of the reductions."""
 
 _FEWEST_SEEDS: Final = 5
 
@@ -57,7 +56,8 @@ class Transition:
     intercept, slope : float
         b0 and b1 of logit p = b0 + b1 log x; NaN where the runs do not bound the slope.
     deviance : float
-        Of the fit, 2 sum(observed log(observed/expected)); about points - 2 if the law holds.
+        Of the fit, 2 sum(observed log(observed/expected)); about points - 2 if the law holds. Runs
+        that share an instance count in it by what they are worth.
     points : int
         Number of points with runs.
     """
@@ -73,32 +73,6 @@ class Transition:
     slope: float = np.nan
     deviance: float = np.nan
     points: int = 0
-
-
-def wilson_interval(
-    successes: NDArray[np.integer], trials: NDArray[np.integer]
-) -> tuple[Floats, Floats]:
-    """Interval of a binomial probability at `LEVEL`, for independent trials.
-
-    Parameters
-    ----------
-    successes, trials : ndarray of int
-        Counts, of any one shape.
-
-    Returns
-    -------
-    low, high : ndarray of float
-        Ends of the score interval (Wilson, J. Am. Stat. Assoc. 22, 1927), NaN without trials.
-    """
-    z2 = ndtri((1 + LEVEL) / 2) ** 2
-    n = np.where(trials > 0, trials, np.nan)
-    p = successes / n
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    reach = np.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n**2))) / (1 + z2 / n)
-    # Exact at the ends, where rounding would leave 1e-17 and hence a probability outside.
-    low = np.where(successes == 0, np.minimum(p, 0.0), centre - reach)
-    high = np.where(successes == trials, np.maximum(p, 1.0), centre + reach)
-    return low, high
 
 
 def fit_logistic(u: Floats, successes: Floats, trials: Floats) -> Floats:
@@ -212,13 +186,14 @@ def locate_half(
         return Transition(Crossing.TOO_FEW_POINTS, points=x.size)
     u = np.log(x)
     k, n = successes.sum(axis=0), trials.sum(axis=0)
+    worth = effective_runs(SeedSums.of(successes, trials))
     fit = fit_logistic(u, k.astype(float), n.astype(float))
     b0, b1 = map(float, fit)
     half = float(_half_points(x, fit[None])[0])
     if np.isnan(half):
         return Transition(Crossing.FALLING, intercept=b0, slope=b1, points=x.size)
 
-    low, high = _enclosing_points(x, k, n, half)
+    low, high = _enclosing_points(x, *wilson_interval(k, n, worth), half)
     separated = _is_separated(k, n)
     if np.isinf(half):
         crossing, reported = Crossing.ABOVE_GRID if half > 0 else Crossing.BELOW_GRID, np.nan
@@ -251,7 +226,7 @@ def locate_half(
         width_high=width_high,
         intercept=b0,
         slope=b1,
-        deviance=_deviance(u, k, n, b0, b1),
+        deviance=_deviance(u, k * worth / n, worth, b0, b1),
         points=x.size,
     )
 
@@ -285,11 +260,8 @@ def _widths(fits: Floats) -> Floats:
     return found
 
 
-def _enclosing_points(
-    x: Floats, k: NDArray[np.integer], n: NDArray[np.integer], half: float
-) -> tuple[float, float]:
-    """Nearest points around `half` that are clearly below and above one half by their own runs."""
-    low, high = wilson_interval(k, n)
+def _enclosing_points(x: Floats, low: Floats, high: Floats, half: float) -> tuple[float, float]:
+    """Nearest points around `half` whose own intervals are below and above one half."""
     below, above = x[(high < 0.5) & (x <= half)], x[(low > 0.5) & (x >= half)]
     return (
         float(below.max()) if below.size else -np.inf,
@@ -308,9 +280,7 @@ def _percentile_interval(found: Floats, estimate: float, tail: float) -> tuple[f
     return min(float(low), estimate), max(float(high), estimate)
 
 
-def _deviance(
-    u: Floats, k: NDArray[np.integer], n: NDArray[np.integer], b0: float, b1: float
-) -> float:
+def _deviance(u: Floats, k: Floats, n: Floats, b0: float, b1: float) -> float:
     eta = b0 + b1 * u
     misses = n - k
     terms = (

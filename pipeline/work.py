@@ -29,12 +29,21 @@ class Recipe:
     model : str
     a : float
     dynamics : Dynamics
+    times : tuple of float
+        When runs are looked at; none without a trajectory.
+    hessian_along : bool
+        Whether the lowest eigenpairs of the Hessian are wanted then.
+    gain : bool
+        Whether the signal gain is wanted then.
     """
 
     entropy: int
     model: str
     a: float
     dynamics: Dynamics
+    times: tuple[float, ...] = ()
+    hessian_along: bool = False
+    gain: bool = False
 
     @classmethod
     def of(cls, campaign: Campaign) -> "Recipe":
@@ -48,7 +57,17 @@ class Recipe:
             constrained_time=chosen.constrained_time,
             dtype=chosen.dtype,
         )
-        return cls(campaign.entropy, campaign.model, campaign.parameters.a, dynamics)
+        along = campaign.trajectory
+        return cls(
+            entropy=campaign.entropy,
+            model=campaign.model,
+            a=campaign.parameters.a,
+            dynamics=dynamics,
+            # the labels of times have ten digits, T may have more
+            times=tuple(min(time, chosen.T) for time in campaign.times()),
+            hessian_along=along is not None and along.hessian,
+            gain=along is not None and along.gain,
+        )
 
     def task(self, block: Block) -> Task:
         """Kernel task of a block."""
@@ -63,6 +82,10 @@ class Recipe:
             ),
             inits=block.inits,
             dynamics=self.dynamics,
+            replicas=block.replicas or 1,
+            times=self.times,
+            hessian_along=self.hessian_along,
+            gain=self.gain,
         )
 
 
@@ -108,14 +131,14 @@ class Receipt:
     Parameters
     ----------
     block : Block
-    status : int8 array [seeds, inits]
+    status : int8 array [seeds, inits] or [seeds, inits, replicas]
         DONE or FAILED.
     recovered : int
         Runs that recovered the signal.
     seconds : float
         Worker time.
-    failures : tuple of (seed, init, reason)
-        Runs that failed numerically.
+    failures : tuple of (run, reason)
+        Runs that failed numerically, each by its labels, such as ``seed=3 random``.
     worker : str
         Host of the worker.
     """
@@ -124,7 +147,7 @@ class Receipt:
     status: NDArray[np.int8]
     recovered: int
     seconds: float
-    failures: tuple[tuple[int, str, str], ...]
+    failures: tuple[tuple[str, str], ...]
     worker: str
 
 
@@ -136,15 +159,27 @@ def run_unit(path: str, recipe: Recipe, unit: Unit) -> list[Receipt]:
 
 def _run_one(path: str, recipe: Recipe, block: Block) -> Receipt:
     result = run_block(recipe.task(block))
-    write_block(path, block, result.values)
+    # the kernel's arrays have an axis of replicas always, those of the store where it is asked for
+    values = {name: array.reshape(block.shape) for name, array in result.values.items()}
+    along = {
+        name: array.reshape(*block.shape, len(recipe.times))
+        for name, array in result.trajectory.items()
+    }
+    write_block(path, block, values, along)
     return Receipt(
         block=block,
-        status=np.where(result.finished, Status.DONE, Status.FAILED).astype(np.int8),
-        recovered=int(np.sum(result.values["recovered"] == 1)),
-        seconds=float(np.sum(result.values["seconds"])),
+        status=np.where(result.finished, Status.DONE, Status.FAILED)
+        .astype(np.int8)
+        .reshape(block.shape),
+        recovered=int(np.sum(values["recovered"] == 1)),
+        seconds=float(np.sum(values["seconds"])),
         failures=tuple(
-            (block.seeds[seed], block.inits[init], reason)
-            for (seed, init), reason in result.failures.items()
+            (_name_run(block, *place), reason) for place, reason in result.failures.items()
         ),
         worker=socket.gethostname(),
     )
+
+
+def _name_run(block: Block, seed: int, init: int, replica: int) -> str:
+    name = f"seed={block.seeds[seed]} {block.inits[init]}"
+    return name if block.replicas is None else f"{name} replica={replica}"

@@ -7,12 +7,14 @@ Who may write: workers the chunks of their blocks, the single driver all else. N
 the lock; see `store.ledger`.
 """
 
+import math
 import os
 import reprlib
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,15 +23,16 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from store.chunks import chunk_shape, locate_block
+from store.chunks import locate_block
 from store.durable import DurableStore, local_root, publish_nodes, sync_folder
 from store.keys import Block, Grid
+from store.layout import ALONG_RUNS, Layout
 from store.schema import (
     CONTROLS,
     RESULTS,
     SchemaError,
-    Variable,
     check_results,
+    check_trajectory,
     coordinate_variables,
     cube_axes,
     cube_variables,
@@ -37,7 +40,6 @@ from store.schema import (
 
 StorePath = str | os.PathLike[str]
 
-_ROOM = (16, 8, 256, 4)  # least chunk of labels and status: one file until a campaign is large
 COMPRESSORS = (ZstdCodec(level=1), Crc32cCodec())  # the checksum last: it covers what is on disk
 
 
@@ -48,6 +50,7 @@ def create_store(
     *,
     block_seeds: int,
     attributes: Mapping[str, object],
+    times: Sequence[float] = (),
 ) -> None:
     """Create the empty cube: labels, units and fill values, nothing computed.
 
@@ -65,6 +68,9 @@ def create_store(
         Seeds in a chunk, fixed for the life of the store.
     attributes : mapping
         Provenance, kept as the attributes of the root; anything JSON can hold.
+    times : sequence of float
+        Times of the group ``trajectory``, fixed for the life of the store; none, and there is no
+        such group.
 
     Raises
     ------
@@ -79,28 +85,28 @@ def create_store(
     _check_measurements(grid, measurements)
     if block_seeds < 1:
         raise ValueError(f"block_seeds: expected at least 1 seed in a chunk, got {block_seeds!r}")
-    room = dict(zip(cube_axes(grid.control), map(_round_up, grid.shape, _ROOM), strict=True))
-    lengths = dict(zip(cube_axes(grid.control), grid.shape, strict=True))
+    layout = Layout(grid, block_seeds, tuple(times))
     building = root.with_name(f".{root.name}.{uuid.uuid4().hex}.partial")
     try:
         group = zarr.create_group(DurableStore(building), zarr_format=3)
-        for variable in _variables(grid.control):
-            coarse = tuple(room[dim] for dim in variable.dims)
-            in_cube = variable.dims == cube_axes(grid.control)
+        for name in layout.groups:
+            group.create_group(name)
+        for array, variable in layout.arrays().items():
             group.create_array(
-                variable.name,
-                shape=tuple(lengths[dim] for dim in variable.dims),
-                chunks=chunk_shape(block_seeds) if variable.name in RESULTS else coarse,
+                array,
+                shape=layout.shape(variable),
+                chunks=layout.chunks(variable),
                 dtype=variable.dtype,
                 fill_value=variable.fill,
                 compressors=COMPRESSORS,
                 # One folder for the chunks of a variable: half the inodes of nested folders.
                 chunk_key_encoding={"name": "default", "separator": "."},
                 dimension_names=variable.dims,
-                attributes=variable.attributes() | ({"coordinates": "M"} if in_cube else {}),
+                attributes=variable.attributes()
+                | ({"coordinates": "M"} if layout.in_cube(variable) else {}),
             )
-        _write_labels(group, grid, measurements)
-        publish_nodes(building, _names(grid.control), attributes=attributes)
+        _write_labels(group, layout, measurements)
+        _publish(building, layout, attributes)
         sync_folder(building)
         building.rename(root)
     except BaseException:
@@ -117,9 +123,10 @@ def grow_store(
 ) -> None:
     """Append labels; nothing that is stored moves.
 
-    Readers see the old cube until the last write, then the new one. A growth that was interrupted
-    leaves the old cube as it was, and is completed by growing again. What was reduced from the
-    smaller cube is withdrawn.
+    Readers see the old cube until the last write, then the new one; a reader of the group
+    ``trajectory`` alone sees it grow a moment earlier. A growth that was interrupted leaves the old
+    cube as it was, and is completed by growing again. What was reduced from the smaller cube is
+    withdrawn.
 
     Parameters
     ----------
@@ -136,13 +143,14 @@ def grow_store(
     Raises
     ------
     ValueError
-        If `grid` does not start with the labels of the store, or `measurements` does not fit it or
-        changes a stored number.
+        If `grid` does not start with the labels of the store or has other replicas, or
+        `measurements` does not fit it or changes a stored number.
     """
     root = local_root(path)
     old = read_grid(path)
+    old.union(grid)  # or it raises
     for (dim, labels), new in zip(old.axes().items(), grid.axes().values(), strict=True):
-        if grid.control != old.control or new[: len(labels)] != labels:
+        if new[: len(labels)] != labels:
             raise ValueError(
                 f"axis {dim}: expected the labels of the store first, {reprlib.repr(labels)}, "
                 f"got {reprlib.repr(new)}"
@@ -156,15 +164,20 @@ def grow_store(
             f"M: expected the store's numbers of measurements {stored!r} for its labels, "
             f"got {measurements[:values, :sizes]!r}"
         )
-    lengths = dict(zip(cube_axes(grid.control), grid.shape, strict=True))
-    for variable in _variables(grid.control):
-        get_array(group, variable.name).resize(tuple(lengths[dim] for dim in variable.dims))
-    _write_labels(group, grid, measurements)
-    publish_nodes(root, _names(grid.control), attributes=attributes, withdraw="reduced")
+    layout = Layout(grid, read_block_seeds(path), read_times(path))
+    for array, variable in layout.arrays().items():
+        get_array(group, array).resize(layout.shape(variable))
+    _write_labels(group, layout, measurements)
+    _publish(root, layout, attributes, withdraw="reduced")
     shutil.rmtree(root / "reduced", ignore_errors=True)
 
 
-def write_block(path: StorePath, block: Block, results: Mapping[str, NDArray[np.generic]]) -> None:
+def write_block(
+    path: StorePath,
+    block: Block,
+    results: Mapping[str, NDArray[np.generic]],
+    trajectory: Mapping[str, NDArray[np.generic]] | None = None,
+) -> None:
     """Write what a kernel call computed; on return it is on the disk.
 
     Other cells of the chunk are kept. A chunk must have one writer at a time, which holds where
@@ -176,8 +189,10 @@ def write_block(path: StorePath, block: Block, results: Mapping[str, NDArray[np.
         Store that has the labels of the block.
     block : Block
         Cells to write.
-    results : mapping of str to ndarray, [seeds, inits]
+    results : mapping of str to ndarray, [seeds, inits] or [seeds, inits, replicas]
         All of `RESULTS`, of types that convert to the schema's without loss.
+    trajectory : mapping of str to ndarray, the same axes and times, optional
+        All of `TRAJECTORY`, where the store has times; nothing where it has none.
 
     Raises
     ------
@@ -189,18 +204,21 @@ def write_block(path: StorePath, block: Block, results: Mapping[str, NDArray[np.
     group = open_group(path, mode="r+")
     region, seeds, inits = locate_block(_read_labels(group), block, _block_seeds(group))
     check_results(results, block.shape, f"block {block.key}")
-    shape = tuple(part.stop - part.start for part in region)
-    whole = block.runs == shape[2] * shape[3]
+    along = trajectory or {}
+    check_trajectory(along, (*block.shape, _count_times(group)), f"block {block.key}")
+    whole = block.runs == math.prod(part.stop - part.start for part in region)
 
-    def write_variable(name: str) -> None:
+    def write_variable(name: str, values: NDArray[np.generic]) -> None:
         # Also chunks of fill values are written, so that a missing file always means damage.
         array = get_array(group, name).with_config({"write_empty_chunks": True})
+        shape = (*(part.stop - part.start for part in region), *array.shape[len(region) :])
         cells = np.empty(shape, array.dtype) if whole else np.array(array[region])
-        cells[0, 0][np.ix_(seeds, inits)] = results[name]
+        cells[0, 0][np.ix_(seeds, inits)] = values
         array[region] = cells
 
+    arrays = {**results, **{f"{ALONG_RUNS}/{name}": along[name] for name in along}}
     with ThreadPoolExecutor(4) as pool:  # the waits for the disk overlap
-        for _ in pool.map(write_variable, RESULTS):
+        for _ in pool.map(write_variable, arrays.keys(), arrays.values()):
             pass
 
 
@@ -220,6 +238,14 @@ def read_grid(path: StorePath) -> Grid:
 def read_block_seeds(path: StorePath) -> int:
     """Seeds in a chunk of a store; raises as `read_grid`."""
     return _block_seeds(open_group(path))
+
+
+def read_times(path: StorePath) -> tuple[float, ...]:
+    """Times of the group ``trajectory``, none where it is not there; raises as `read_grid`."""
+    group = open_group(path)
+    if not _count_times(group):
+        return ()
+    return tuple(np.asarray(get_array(group, f"{ALONG_RUNS}/time")[:]).tolist())
 
 
 def read_attributes(path: StorePath) -> dict[str, Any]:
@@ -248,7 +274,9 @@ def open_group(path: StorePath, mode: Literal["r", "r+"] = "r") -> zarr.Group:
         group = zarr.open_group(
             DurableStore(root, read_only=mode == "r"), mode=mode, use_consolidated=True
         )
-        complete = set(_names(_control(group))) <= _shown(group)
+        control = _control(group)
+        rows = (*coordinate_variables(control), *cube_variables(control))
+        complete = {row.name for row in rows} <= _shown(group)
     except (FileNotFoundError, StopIteration, ValueError):
         complete = False
     if not complete:
@@ -293,27 +321,35 @@ def _read_labels(group: zarr.Group) -> Grid:
     values, sizes, seeds, inits = (
         tuple(np.asarray(get_array(group, dim)[:]).tolist()) for dim in cube_axes(control)
     )
-    return Grid(control, values, sizes, seeds, inits)
+    replicas = get_array(group, "replica").shape[0] if "replica" in _shown(group) else None
+    return Grid(control, values, sizes, seeds, inits, replicas)
 
 
-def _write_labels(group: zarr.Group, grid: Grid, measurements: NDArray[np.integer[Any]]) -> None:
-    for dim, labels in grid.axes().items():
-        array = get_array(group, dim)
+def _count_times(group: zarr.Group) -> int:
+    if ALONG_RUNS not in _shown(group):
+        return 0
+    return int(get_array(group, f"{ALONG_RUNS}/time").shape[0])
+
+
+def _write_labels(
+    group: zarr.Group, layout: Layout, measurements: NDArray[np.integer[Any]]
+) -> None:
+    for name, labels in layout.labels(measurements).items():
+        array = get_array(group, name)
         array[:] = np.array(labels, array.dtype)
-    get_array(group, "M")[:] = measurements
 
 
-def _variables(control: str) -> tuple[Variable, ...]:
-    return coordinate_variables(control) + cube_variables(control)
-
-
-def _names(control: str) -> list[str]:
-    return [variable.name for variable in _variables(control)]
-
-
-def _round_up(length: int, least: int) -> int:
-    """Power of two that is at least `length` and `least`."""
-    return max(least, 1 << (length - 1).bit_length())
+def _publish(
+    root: Path, layout: Layout, attributes: Mapping[str, object], *, withdraw: str | None = None
+) -> None:
+    """Show all arrays to readers, the root's last: from then on the store is what it says."""
+    arrays = list(layout.arrays())
+    for name in layout.groups:
+        inside = [
+            array.removeprefix(f"{name}/") for array in arrays if array.startswith(f"{name}/")
+        ]
+        publish_nodes(root, inside, group=name)
+    publish_nodes(root, [*layout.groups, *arrays], attributes=attributes, withdraw=withdraw)
 
 
 def _check_measurements(grid: Grid, measurements: NDArray[np.integer[Any]]) -> None:

@@ -1,6 +1,7 @@
 """Where blocks lie on disk, and which blocks are left to compute.
 
-A chunk of the cube holds one control value, one N, ``block_seeds`` seeds and all initialisations.
+A chunk of the cube holds one control value, one N, ``block_seeds`` seeds, all initialisations and
+all replicas.
 """
 
 from collections.abc import Iterator
@@ -15,12 +16,12 @@ INITS_PER_CHUNK = 4
 """Room for initialisations in one chunk: their vocabulary is small, and with a fixed room a new one
 is added without moving a byte."""
 
-Region = tuple[slice, slice, slice, slice]
+Region = tuple[slice, ...]
 
 
-def chunk_shape(block_seeds: int) -> tuple[int, int, int, int]:
-    """Shape of a chunk of the cube: one control value, one N, `block_seeds` seeds, all inits."""
-    return (1, 1, block_seeds, INITS_PER_CHUNK)
+def chunk_shape(grid: Grid, block_seeds: int) -> tuple[int, ...]:
+    """Shape of a chunk: one control value, one N, `block_seeds` seeds, all inits and replicas."""
+    return (1, 1, block_seeds, INITS_PER_CHUNK, *grid.shape[4:])
 
 
 def locate_block(grid: Grid, block: Block, block_seeds: int) -> tuple[Region, list[int], list[int]]:
@@ -37,7 +38,7 @@ def locate_block(grid: Grid, block: Block, block_seeds: int) -> tuple[Region, li
 
     Returns
     -------
-    region : tuple of four slices
+    region : tuple of slices, one for each axis
         Cells of the chunk in the cube, cut at the cube's shape.
     seeds, inits : list of int
         Positions of the block's seeds and inits inside the region.
@@ -49,7 +50,7 @@ def locate_block(grid: Grid, block: Block, block_seeds: int) -> tuple[Region, li
     """
     places = grid.find(block.grid)
     region: list[slice] = []
-    for place, size, length in zip(places, chunk_shape(block_seeds), grid.shape, strict=True):
+    for place, size, length in zip(places, chunk_shape(grid, block_seeds), grid.shape, strict=True):
         chunks = {position // size for position in place}
         if len(chunks) > 1:
             raise ValueError(
@@ -60,17 +61,18 @@ def locate_block(grid: Grid, block: Block, block_seeds: int) -> tuple[Region, li
         region.append(slice(start, min(start + size, length)))
     seeds = [position - region[2].start for position in places[2]]
     inits = [position - region[3].start for position in places[3]]
-    return (region[0], region[1], region[2], region[3]), seeds, inits
+    return tuple(region), seeds, inits
 
 
 def pending_blocks(
     grid: Grid, wanted: Grid, status: NDArray[np.int8], block_seeds: int
 ) -> list[tuple[Block, ...]]:
-    """Blocks that cover exactly the cells that are wanted and pending.
+    """Blocks that cover the cells that are wanted and pending.
 
     One tuple for each chunk with such cells: all blocks of a chunk belong to one task, because two
     writers of one chunk lose each other's data. Inside a chunk, seeds with the same pending inits
-    form one block; labels keep the order of the store.
+    form one block; labels keep the order of the store. A seed and an init are computed with all
+    their replicas, and so are pending if one replica is.
 
     Parameters
     ----------
@@ -78,7 +80,7 @@ def pending_blocks(
         Labels of the store.
     wanted : Grid
         Labels of the campaign; all of them in the store.
-    status : ndarray of int8, [values, N, seeds, inits]
+    status : ndarray of int8, [values, N, seeds, inits] or [values, N, seeds, inits, replicas]
         Status of the store's cells; only ``Status.PENDING`` counts as pending.
     block_seeds : int
         Seeds in a chunk.
@@ -95,6 +97,8 @@ def pending_blocks(
     for value in places[0]:
         for size in places[1]:
             pending = status[value, size] == Status.PENDING
+            if grid.replicas is not None:
+                pending = pending.any(axis=-1)
             if not pending.any():
                 continue
             label = (grid.control, grid.values[value], grid.N[size])
@@ -105,6 +109,7 @@ def pending_blocks(
                             *label,
                             tuple(grid.seeds[position] for position in rows),
                             tuple(grid.inits[position] for position in columns),
+                            grid.replicas,
                         )
                         for rows, columns in _cut_rectangles(pending, seeds, inits)
                     )

@@ -20,7 +20,7 @@ Labels = tuple[float, ...] | tuple[int, ...] | tuple[str, ...]
 
 @dataclass(frozen=True)
 class Grid:
-    """Labels of the four axes of a cube, in the order in which they were added.
+    """Labels of the axes of a cube, in the order in which they were added.
 
     Parameters
     ----------
@@ -34,6 +34,9 @@ class Grid:
         Labels of the instances.
     inits : tuple of str
         Initialisations.
+    replicas : int, optional
+        Length of the axis of replicas, labelled 0, 1, …; a cube without it has four axes. Unlike
+        the others it cannot grow.
 
     Raises
     ------
@@ -46,6 +49,7 @@ class Grid:
     N: tuple[int, ...]
     seeds: tuple[int, ...]
     inits: tuple[str, ...]
+    replicas: int | None = None
 
     def __post_init__(self) -> None:
         for dim, labels in self.axes().items():
@@ -61,14 +65,17 @@ class Grid:
             )
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """Number of labels of each axis."""
-        return (len(self.values), len(self.N), len(self.seeds), len(self.inits))
+        return tuple(map(len, self.axes().values()))
 
     def axes(self) -> dict[str, Labels]:
         """Labels of each axis by its name, in the order of the axes."""
-        labels = (self.values, self.N, self.seeds, self.inits)
-        return dict(zip(cube_axes(self.control), labels, strict=True))
+        labels: list[Labels] = [self.values, self.N, self.seeds, self.inits]
+        if self.replicas is not None:
+            labels.append(tuple(range(self.replicas)))
+        names = cube_axes(self.control, replicas=self.replicas is not None)
+        return dict(zip(names, labels, strict=True))
 
     def union(self, other: "Grid") -> "Grid":
         """Grid with the labels of both: those of `self` first, new ones appended.
@@ -78,15 +85,16 @@ class Grid:
         Raises
         ------
         ValueError
-            If the control parameters differ.
+            If the control parameters or the numbers of replicas differ.
         """
-        self._check_control(other)
+        self._check_kind(other)
         return Grid(
             self.control,
             tuple(dict.fromkeys(self.values + other.values)),
             tuple(dict.fromkeys(self.N + other.N)),
             tuple(dict.fromkeys(self.seeds + other.seeds)),
             tuple(dict.fromkeys(self.inits + other.inits)),
+            self.replicas,
         )
 
     def missing_from(self, other: "Grid") -> dict[str, Labels]:
@@ -95,9 +103,9 @@ class Grid:
         Raises
         ------
         ValueError
-            If the control parameters differ.
+            If the control parameters or the numbers of replicas differ.
         """
-        self._check_control(other)
+        self._check_kind(other)
         known = other.axes()
         missing: dict[str, Labels] = {}
         for dim, labels in self.axes().items():
@@ -106,13 +114,14 @@ class Grid:
                 missing[dim] = cast("Labels", tuple(x for x in labels if x in lacking))
         return missing
 
-    def find(self, wanted: "Grid") -> tuple[list[int], list[int], list[int], list[int]]:
+    def find(self, wanted: "Grid") -> tuple[list[int], ...]:
         """Positions of the labels of `wanted` on each axis of `self`.
 
         Raises
         ------
         ValueError
-            If the control parameters differ, or a label is not in `self`.
+            If the control parameters or the numbers of replicas differ, or a label is not in
+            `self`.
         """
         missing = wanted.missing_from(self)
         if missing:
@@ -120,20 +129,21 @@ class Grid:
                 f"expected labels that the store has, got {reprlib.repr(missing)} beside them; "
                 "grow the store before using new labels"
             )
-        values, sizes, seeds, inits = (
-            {label: place for place, label in enumerate(labels)} for labels in self.axes().values()
-        )
-        return (
-            [values[value] for value in wanted.values],
-            [sizes[size] for size in wanted.N],
-            [seeds[seed] for seed in wanted.seeds],
-            [inits[init] for init in wanted.inits],
-        )
+        found = []
+        for labels, sought in zip(self.axes().values(), wanted.axes().values(), strict=True):
+            places: dict[object, int] = {label: place for place, label in enumerate(labels)}
+            found.append([places[label] for label in sought])
+        return tuple(found)
 
-    def _check_control(self, other: "Grid") -> None:
+    def _check_kind(self, other: "Grid") -> None:
         if other.control != self.control:
             raise ValueError(
                 f"control parameter: expected {self.control!r} in both grids, got {other.control!r}"
+            )
+        if other.replicas != self.replicas:
+            raise ValueError(
+                f"axis replica: expected {_count_replicas(self.replicas)} in both grids, got "
+                f"{_count_replicas(other.replicas)}; replicas are fixed when a store is created"
             )
 
 
@@ -153,6 +163,9 @@ class Block:
         Labels of the instances.
     inits : tuple of str
         Initialisations; all of them start from the same instances.
+    replicas : int, optional
+        Length of the axis of replicas, where the cube has one: a block has all replicas of its
+        seeds and inits.
     """
 
     control: str
@@ -160,28 +173,30 @@ class Block:
     N: int
     seeds: tuple[int, ...]
     inits: tuple[str, ...]
+    replicas: int | None = None
 
     @property
     def grid(self) -> Grid:
         """The block's cells as a grid of its own."""
-        return Grid(self.control, (self.value,), (self.N,), self.seeds, self.inits)
+        return Grid(self.control, (self.value,), (self.N,), self.seeds, self.inits, self.replicas)
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Shape of the results, [seeds, inits]."""
-        return (len(self.seeds), len(self.inits))
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the results: [seeds, inits], or [seeds, inits, replicas] with that axis."""
+        return self.grid.shape[2:]
 
     @property
     def runs(self) -> int:
         """Number of cells."""
-        return len(self.seeds) * len(self.inits)
+        return math.prod(self.shape)
 
     @property
     def key(self) -> str:
         """Stable, readable name, such as ``alpha=2.5,N=128,seeds=16-31,inits=random+spectral``."""
+        replicas = "" if self.replicas is None else f",replicas={self.replicas}"
         return (
             f"{self.control}={float(self.value)!r},N={self.N},"
-            f"seeds={_join_ranges(self.seeds)},inits={'+'.join(self.inits)}"
+            f"seeds={_join_ranges(self.seeds)},inits={'+'.join(self.inits)}{replicas}"
         )
 
 
@@ -221,3 +236,7 @@ def _join_ranges(seeds: tuple[int, ...]) -> str:
         else:
             runs.append([seed, seed])
     return "+".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def _count_replicas(replicas: int | None) -> str:
+    return "no replicas" if replicas is None else f"{replicas} replicas"

@@ -57,7 +57,7 @@ class Ledger:
         Labels of the store.
     block_seeds : int
         Seeds in a chunk of the store.
-    status : ndarray of int8, [values, N, seeds, inits]
+    status : ndarray of int8, [values, N, seeds, inits] or [values, N, seeds, inits, replicas]
         Status of all runs; `mark` changes it, `flush` writes it.
 
     Raises
@@ -129,7 +129,7 @@ class Ledger:
         ----------
         block : Block
             Block whose data, if any, are on the disk.
-        codes : ndarray of int, [seeds, inits], or Status
+        codes : ndarray of int, [seeds, inits] or [seeds, inits, replicas], or Status
             Status of each run, or of all of them.
 
         Raises
@@ -160,6 +160,8 @@ class Ledger:
     ) -> None:
         """Give up on a block: mark it, and record why, at once on the disk.
 
+        Replicas of it that ended before keep their status, as their data are there.
+
         Parameters
         ----------
         block : Block
@@ -173,7 +175,9 @@ class Ledger:
         attempts : int
             How often it was tried.
         """
-        self.mark(block, Status.QUARANTINED)
+        region, seeds, inits = locate_block(self.grid, block, self.block_seeds)
+        before = self.status[region][0, 0][np.ix_(seeds, inits)]
+        self.mark(block, np.where(before == Status.PENDING, Status.QUARANTINED, before))
         failure = {
             "key": block.key,
             "block": asdict(block),
@@ -267,9 +271,9 @@ def counts(path: StorePath) -> dict[str, int]:
 
 
 def read_status(path: StorePath) -> NDArray[np.int8]:
-    """Status of all runs, [values, N, seeds, inits], in the order of the store; needs no lock.
+    """Status of all runs, in the order of the store; needs no lock, raises as `counts`.
 
-    Raises as `counts`.
+    The axes are those of the cube: [values, N, seeds, inits], and replicas where it has them.
     """
     return np.array(get_array(open_group(path), "status")[:], dtype=np.int8)
 

@@ -70,13 +70,15 @@ class Variable:
         return attributes
 
 
-def cube_axes(control: str) -> tuple[str, str, str, str]:
-    """Names of the four axes of the cube, in order.
+def cube_axes(control: str, *, replicas: bool = False) -> tuple[str, ...]:
+    """Names of the axes of the cube, in order.
 
     Parameters
     ----------
     control : str
         Name of the control parameter, one of `CONTROLS`.
+    replicas : bool
+        Whether the cube has an axis of replicas, the last one.
 
     Raises
     ------
@@ -86,29 +88,37 @@ def cube_axes(control: str) -> tuple[str, str, str, str]:
     if control not in CONTROLS:
         known = ", ".join(CONTROLS)
         raise SchemaError(f"control parameter: expected one of {known}, got {control!r}")
-    return (control, "N", "seed", "init")
+    return (control, "N", "seed", "init", *(("replica",) if replicas else ()))
 
 
-def coordinate_variables(control: str) -> tuple[Variable, ...]:
+def coordinate_variables(control: str, *, replicas: bool = False) -> tuple[Variable, ...]:
     """Rows of the labels of the axes, and of the number of measurements M(control, N)."""
-    axes = cube_axes(control)
-    return (
+    axes = cube_axes(control, replicas=replicas)
+    rows = (
         Variable(control, (control,), "float64", "1", CONTROLS[control], float("nan")),
         Variable("N", ("N",), "int64", "1", "dimension", 0),
         Variable("seed", ("seed",), "int64", "1", "label of the instance's random stream", -1),
         Variable("init", ("init",), "string", "1", "initialisation", ""),
+        Variable("replica", ("replica",), "int64", "1", "label of w(0) on one instance", -1),
         Variable("M", axes[:2], "int64", "1", "number of measurements", 0),
     )
+    return tuple(row for row in rows if set(row.dims) <= set(axes))
 
 
 _STATUS_FLAGS = tuple((int(code), code.name.lower()) for code in Status)
 _RECOVERED_FLAGS = ((-1, "not_known"), (0, "not_recovered"), (1, "recovered"))
 _INSTANCES_FLAGS = ((-1, "not_known"), (0, "dense"), (1, "conditional"))
+_HESSIAN = (
+    ("lambda1", "lowest eigenvalue of the Hessian"),
+    ("lambda2", "second lowest eigenvalue of the Hessian"),
+    ("alignment", "(v1.w*)^2/N of the lowest eigenvector of the Hessian"),
+    ("residual", "largest |H v - lambda v| of the two lowest eigenpairs (|v| = 1)"),
+)
 
 
-def cube_variables(control: str) -> tuple[Variable, ...]:
-    """Rows of the data variables of the cube; every one has all four axes."""
-    axes = cube_axes(control)
+def cube_variables(control: str, *, replicas: bool = False) -> tuple[Variable, ...]:
+    """Rows of the data variables of the cube; every one has all the axes."""
+    axes = cube_axes(control, replicas=replicas)
 
     def code(name: str, meaning: str, fill: int, flags: tuple[tuple[int, str], ...]) -> Variable:
         return Variable(name, axes, "int8", "1", meaning, fill, flags)
@@ -128,33 +138,57 @@ def cube_variables(control: str) -> tuple[Variable, ...]:
         *(
             number(f"{name}_{moment}", f"{meaning} {when}")
             for moment, when in (("start", "at the start"), ("end", "at the end"))
-            for name, meaning in (
-                ("lambda1", "lowest eigenvalue of the Hessian"),
-                ("lambda2", "second lowest eigenvalue of the Hessian"),
-                ("alignment", "(v1.w*)^2/N of the lowest eigenvector of the Hessian"),
-                ("residual", "largest |H v - lambda v| of the two lowest eigenpairs (|v| = 1)"),
-            )
+            for name, meaning in _HESSIAN
         ),
         code("instances", "how the instance was drawn", -1, _INSTANCES_FLAGS),
         number("seconds", "worker time of the block divided by its runs", "s"),
     )
 
 
+TIME = Variable(
+    "time", ("time",), "float64", "1", "time of the run in units of the flow", float("nan")
+)
+"""Row of the times at which the group `trajectory` shows a run."""
+
+
+def trajectory_variables(control: str, *, replicas: bool = False) -> tuple[Variable, ...]:
+    """Rows of the data variables along a run: the axes of the cube, then time.
+
+    They are NaN after the end of the run, and where the campaign did not ask for them.
+    """
+    dims = (*cube_axes(control, replicas=replicas), *TIME.dims)
+    meanings = (
+        ("overlap", "overlap m = w.w*/N, with its sign"),
+        ("loss", "loss per measurement"),
+        ("multiplier", "spherical multiplier w.grad L/N"),
+        *_HESSIAN,
+        ("gain", "signal gain G(t): growth of a small overlap with the signal since t = 0"),
+    )
+    return tuple(
+        Variable(name, dims, "float64", "1", meaning, float("nan")) for name, meaning in meanings
+    )
+
+
 RESULTS = tuple(row.name for row in cube_variables("alpha") if row.name != "status")
 """Names that every block supplies: the whole cube but `status`, which is the driver's."""
 
+TRAJECTORY = tuple(row.name for row in trajectory_variables("alpha"))
+"""Names that a block supplies along its runs, where the campaign asks for times."""
+
+_PLURALS = ("seeds", "inits", "replicas")  # axes of a block's results
+
 
 def check_results(
-    results: Mapping[str, NDArray[np.generic]], shape: tuple[int, int], where: str
+    results: Mapping[str, NDArray[np.generic]], shape: tuple[int, ...], where: str
 ) -> None:
     """Check what a kernel call returned against the schema.
 
     Parameters
     ----------
-    results : mapping of str to ndarray, [seeds, inits]
+    results : mapping of str to ndarray, [seeds, inits] or [seeds, inits, replicas]
         Must hold all of `RESULTS` and nothing else, of types that convert without loss.
     shape : tuple of int
-        Number of seeds and of initialisations.
+        Number of seeds, of initialisations and, where the cube has that axis, of replicas.
     where : str
         What the message should begin with.
 
@@ -163,19 +197,65 @@ def check_results(
     SchemaError
         If a name, shape or type is wrong.
     """
-    missing = [name for name in RESULTS if name not in results]
-    unknown = [name for name in results if name not in RESULTS]
+    _check_names(results, RESULTS, "RESULTS", where)
+    _check_types(results, cube_variables("alpha"), shape, _PLURALS[: len(shape)], where)
+
+
+def check_trajectory(
+    trajectory: Mapping[str, NDArray[np.generic]], shape: tuple[int, ...], where: str
+) -> None:
+    """Check what a kernel call returned along its runs; as `check_results`, with time last.
+
+    Parameters
+    ----------
+    trajectory : mapping of str to ndarray, [seeds, inits, (replicas,) times]
+        All of `TRAJECTORY` and nothing else; none of them if there are no times.
+    shape : tuple of int
+        Shape of the results, then the number of times.
+    where : str
+        What the message should begin with.
+
+    Raises
+    ------
+    SchemaError
+        If a name, shape or type is wrong.
+    """
+    if shape[-1] == 0 and trajectory:
+        raise SchemaError(
+            f"{where}: expected nothing along the runs, since the store has no times; "
+            f"got {list(trajectory)!r}"
+        )
+    if shape[-1]:
+        _check_names(trajectory, TRAJECTORY, "TRAJECTORY", where)
+        axes = (*_PLURALS[: len(shape) - 1], "times")
+        _check_types(trajectory, trajectory_variables("alpha"), shape, axes, where)
+
+
+def _check_names(
+    arrays: Mapping[str, NDArray[np.generic]], names: tuple[str, ...], table: str, where: str
+) -> None:
+    missing = [name for name in names if name not in arrays]
+    unknown = [name for name in arrays if name not in names]
     if missing or unknown:
         raise SchemaError(
-            f"{where}: expected exactly the names of store.schema.RESULTS; "
+            f"{where}: expected exactly the names of store.schema.{table}; "
             f"missing {missing!r}, got beside them {unknown!r}"
         )
-    for row in cube_variables("alpha"):
-        if row.name not in RESULTS:
+
+
+def _check_types(
+    arrays: Mapping[str, NDArray[np.generic]],
+    rows: tuple[Variable, ...],
+    shape: tuple[int, ...],
+    axes: tuple[str, ...],
+    where: str,
+) -> None:
+    for row in rows:
+        values = arrays.get(row.name)
+        if values is None:  # the driver's
             continue
-        values = results[row.name]
         if values.shape != shape or not np.can_cast(values.dtype, row.dtype, "safe"):
             raise SchemaError(
-                f"{where}: {row.name}: expected {row.dtype} of shape {shape} [seeds, inits], "
-                f"got {values.dtype} of shape {values.shape}"
+                f"{where}: {row.name}: expected {row.dtype} of shape {shape} "
+                f"[{', '.join(axes)}], got {values.dtype} of shape {values.shape}"
             )

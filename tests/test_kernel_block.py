@@ -7,7 +7,7 @@ import pytest
 
 import pipeline.kernel.block as block_module
 import pipeline.kernel.flow as flow_module
-from pipeline.kernel.block import Dynamics, Task, run_block
+from pipeline.kernel.block import BlockResult, Dynamics, Task
 from pipeline.kernel.flow import Flow
 from pipeline.kernel.inits import INITS
 from pipeline.kernel.observables import hessian_snapshot
@@ -38,6 +38,19 @@ def task(*seeds, n=32, alpha=3.5, inits=INITS, dynamics=FLOW, a=1.0):
         streams=streams(*(seeds or range(5))),
         inits=inits,
         dynamics=dynamics,
+    )
+
+
+def run_block(task):
+    """Without the axis of replicas, which has one label here."""
+    result = block_module.run_block(task)
+    assert result.finished.shape == (len(task.streams), len(task.inits), 1)
+    assert not result.trajectory
+    return BlockResult(
+        {name: values[..., 0] for name, values in result.values.items()},
+        result.finished[..., 0],
+        {place[:2]: reason for place, reason in result.failures.items()},
+        {},
     )
 
 

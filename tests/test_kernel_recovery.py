@@ -45,12 +45,12 @@ def standard_error(p, q):
 def test_recovery_probabilities_of_the_spec(alpha):
     dynamics = Dynamics("flow", 1000.0, 1e-2, 0.02, 200.0, "float64")
     result = run_block(Task(1.0, N, round(alpha * N), streams(alpha, SEEDS), INITS, dynamics))
-    recovered = result.values["recovered"].sum(axis=0)
+    recovered = result.values["recovered"][..., 0].sum(axis=0)
     print(
         f"\nalpha = {alpha}: recovered of {SEEDS} "
         + ", ".join(f"{init} {k}" for init, k in zip(INITS, recovered, strict=True))
-        + f"; gradients {result.values['gradients'].mean(axis=0).round()}"
-        + f", init {result.values['gradients_init'].mean(axis=0).round()}"
+        + f"; gradients {result.values['gradients'].mean(axis=(0, 2)).round()}"
+        + f", init {result.values['gradients_init'].mean(axis=(0, 2)).round()}"
         + f"; {result.values['seconds'].sum():.0f} s"
     )
     assert result.finished.all()

@@ -119,11 +119,60 @@ def test_differences_name_key_and_both_values() -> None:
     ]
 
 
+def test_replicas_are_an_axis_where_they_are_asked_for() -> None:
+    assert read().grid_labels().replicas is None
+    campaign = read("grid.replicas=3")
+    assert campaign.grid_labels().shape == (2, 2, 5, 2, 3)
+    assert campaign.physics() == read().physics() | {"grid.replicas": 3}
+    assert campaign.prune(1).grid_labels().shape == (1, 1, 1, 1, 3)
+    assert campaign.differences(read().physics()) == [
+        "grid.replicas: nothing in the store, 3 in the campaign"
+    ]
+    assert read("grid.replicas=1").grid_labels().shape == (2, 2, 5, 2, 1)
+
+
+def test_a_trajectory_has_times_and_what_is_wanted_of_them() -> None:
+    assert read().trajectory is None
+    section = read("trajectory.times=[0, 0.1, 5, 50]").trajectory
+    assert section is not None
+    assert (section.times, section.hessian, section.gain) == ((0.0, 0.1, 5.0, 50.0), True, False)
+    options = ("trajectory.hessian=false", "trajectory.gain=true")
+    campaign = read("trajectory.times={start = 0.1, stop = 10, num = 5}", *options)
+    assert campaign.physics() == read().physics() | {
+        "trajectory.times": [0.1, 0.316227766, 1.0, 3.16227766, 10.0],
+        "trajectory.hessian": False,
+        "trajectory.gain": True,
+    }
+    assert campaign.prune(1).trajectory == campaign.trajectory
+
+
+@pytest.mark.parametrize(
+    ("store", "campaign", "line"),
+    [
+        ("[1, 2]", "[1, 3, 4]", "[2.0] and 1 shared in the store, [3.0, 4.0] and 1 shared in the "),
+        ("[1, 2]", "[1, 2, 4]", "2 shared in the store, [4.0] and 2 shared in the campaign"),
+        ("", "[1, 2]", "nothing in the store, [1.0, 2.0] in the campaign"),
+        (
+            "{start=1, stop=50, num=40}",
+            "",
+            "[1.0, 1.105511675, 1.222156064, 1.351107797, 1.493665444, 1.651264587, ...] in the st",
+        ),
+    ],
+)
+def test_differences_of_times_are_told_apart(store: str, campaign: str, line: str) -> None:
+    stored = read(f"trajectory.times={store}") if store else read()
+    mine = read(f"trajectory.times={campaign}") if campaign else read()
+    told = mine.differences(stored.physics())
+    assert told[0].startswith(f"trajectory.times: {line}")
+    assert len(told) == (1 if store and campaign else 3)  # with hessian and gain
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
         (),
         DESCENT,
+        ("grid.replicas=3", "trajectory.times={start=1e-3,stop=50,num=7}", "trajectory.gain=true"),
         ("dynamics.tolerance=1e-5", "dynamics.dtype=float32", "grid.alpha=[1e-05, 0.1]"),
         ("grid.alpha={start = 1.5, stop = 6, num = 7}", "description=''"),
         ("entropy=9223372036854775807", r'description="\"quotes\", \t, \\, α½ and [red]"'),
@@ -311,6 +360,39 @@ def test_an_override_that_fits_nowhere_is_said(override: str, said: str) -> None
         ("grid.seeds=[0, 1]", r"grid\.seeds: .*, got \[0, 1\]; "),
         ("grid.inits=['spectrl']", r"grid\.inits\[0\]: expected any of .*, got 'spectrl'; "),
         ("grid.inits=['random', 'random']", r"grid\.inits: expected each .* \['random'\] more"),
+        ("grid.replicas=0", r"grid\.replicas: expected how many starts .*, got 0; .*replicas = 4"),
+        ("grid.replicas=true", r"grid\.replicas: .*, got True; "),
+        ("grid.replicas=2.0", r"grid\.replicas: .*, got 2\.0; "),
+        ("replicas=3", r"replicas: unknown key, got 3; replicas belongs in \[grid\]"),
+        ("trajectory=[1]", r"trajectory: expected a section with times, got \[1\]; write"),
+        ("trajectory={}", r"trajectory\.times: expected times from 0 to T .*, got nothing; write"),
+        ("trajectory.hessian=false", r"trajectory\.times: .*, got nothing; write for example tim"),
+        ("trajectory.times=3", r"trajectory\.times: expected times from 0 .*, got 3; .*times = {"),
+        ("trajectory.times=[]", r"trajectory\.times: expected one time or more, got \[\]; write"),
+        ("trajectory.times=[1, -1]", r"trajectory\.times\[1\]: expected times .*, got -1; "),
+        ("trajectory.times=[nan]", r"trajectory\.times\[0\]: .*, got nan; "),
+        ("trajectory.times=[true]", r"trajectory\.times\[0\]: .*, got True; "),
+        (
+            "trajectory.times=[1, 3, 2]",
+            r"trajectory\.times: .* ascend, .*, got \[2\.0\] not .*sort",
+        ),
+        ("trajectory.times=[1, 1]", r"trajectory\.times: .* each once, got \[1\.0\] not after"),
+        (
+            "trajectory.times=[1, 50.1, 60]",
+            r"trajectory\.times: expected times up to T = 50, got \[50\.1, 60\.0\]; leave .*dynam",
+        ),
+        (
+            "trajectory.times={start=0,stop=5,num=3}",
+            r"trajectory\.times\.start: expected the first time, .*, got 0; .*start = 0.1",
+        ),
+        ("trajectory.times={start=5,stop=1,num=3}", r"trajectory\.times: expected times that asc"),
+        ("trajectory.times={start=1,stop=2,num=1001}", r"trajectory\.times\.num: .*, got 1001; "),
+        ("trajectory.times={start=1,stop=99,num=2}", r"trajectory\.times: .* T = 50, got \[99\.0"),
+        (
+            "trajectory={times=[1],gian=true}",
+            r"trajectory\.gian: unknown key, got True; did you mean trajectory\.gain\?",
+        ),
+        ("trajectory={times=[1],gain=1}", r"trajectory\.gain: .* true or false, got 1; .*gain = "),
         ("grid.sedes=3", r"grid\.sedes: unknown key, got 3; did you mean grid\.seeds\?"),
         ("grid.T=3", r"grid\.T: unknown key, got 3; T belongs in \[dynamics\]"),
         ("grid.entropy=3", r"grid\.entropy: .*; entropy belongs above the first \[section\]"),
@@ -345,6 +427,46 @@ def test_too_many_runs_are_refused() -> None:
         "grid.seeds=1000000", "grid.alpha={start = 1, stop = 2, num = 101}", "grid.N=[64]"
     )
     assert problem.startswith("grid.seeds: expected at most 100000000 runs in all, got 1000000 se")
+
+
+def test_replicas_are_counted_among_the_runs() -> None:
+    (problem,) = problems_of("grid.replicas=10000", "grid.seeds=10000")
+    assert (
+        ", got 10000 seeds x 10000 replicas x 8 labels of (alpha, N, init) = 800000000; " in problem
+    )
+
+
+def test_too_many_times_are_refused() -> None:
+    times = ", ".join(map(str, range(1001)))
+    (problem,) = problems_of(f"trajectory.times=[{times}]", "dynamics.T=2000")
+    assert problem == "trajectory.times: expected at most 1000 times, got 1001; use fewer"
+
+
+def test_all_mistakes_of_a_trajectory_are_told_at_once() -> None:
+    problems = problems_of(
+        *DESCENT,
+        "dynamics.tolerance=1e-3",
+        "dynamics.T=40",
+        "grid.replicas=-1",
+        "trajectory.times=[50, 1, -1]",
+        "trajectory.hessian=1",
+        "trajectory.density=true",
+    )
+    assert sorted(line.split(": ")[0] for line in problems) == [
+        "dynamics.tolerance",
+        "grid.replicas",
+        "trajectory.density",
+        "trajectory.hessian",
+        "trajectory.times",
+        "trajectory.times",
+        "trajectory.times[2]",
+    ]
+
+
+def test_the_end_of_the_runs_has_as_many_digits_as_a_time() -> None:
+    campaign = read("dynamics.T=0.66666666666666663", "trajectory.times=[0.66666666666666663]")
+    assert campaign.trajectory is not None
+    assert campaign.trajectory.times == (0.6666666667,)
 
 
 def test_all_mistakes_are_told_at_once() -> None:
@@ -417,7 +539,7 @@ def test_values_and_keys_are_shown_short() -> None:
 
 def test_every_key_says_what_it_expects_and_how_it_is_written() -> None:
     fields = campaign_fields()
-    assert ("grid", "alpha", "num") in fields
+    assert {("grid", "alpha", "num"), ("trajectory", "times", "num")} <= fields.keys()
     for path, field in fields.items():
         assert field.description, path
         assert field.examples, path

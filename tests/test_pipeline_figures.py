@@ -26,6 +26,7 @@ def make_reduced(
     *,
     control: str = "alpha",
     shift: float = 0.0,
+    replicas: int | None = None,
 ) -> xr.Dataset:
     """Reduced cube with half points growing with log N, later for each init."""
     rng = np.random.default_rng(0)
@@ -46,6 +47,8 @@ def make_reduced(
             "init": np.array(inits, dtype=np.dtypes.StringDType()),
         },
     )
+    if replicas:
+        cube = cube.expand_dims(replica=replicas, axis=-1)
     return reduce_cube(cube, resamples=100)
 
 
@@ -159,6 +162,15 @@ def test_an_arrow_shows_a_half_point_beyond_the_grid(shift: float, sign: float) 
     for arrow in arrows:
         assert sign * (arrow.xy[1] - arrow.xyann[1]) > 0
         assert low < arrow.xy[1] < high
+
+
+def test_seeds_and_replicas_are_said() -> None:
+    figure = recovery_figure(make_reduced(replicas=4))
+    (legend,) = figure.legends
+    assert legend.get_title().get_text() == "40 seeds × 4 replicas a point"
+    assert overlapping_texts(figure) == []
+    (legend,) = recovery_figure(make_reduced()).legends
+    assert not legend.get_title().get_text()
 
 
 def test_sharp_curves_have_points_and_no_invented_fit(tmp_path: Path) -> None:

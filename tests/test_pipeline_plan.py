@@ -8,10 +8,10 @@ import pytest
 
 from pipeline.campaign import Campaign, load_campaign
 from pipeline.cost import calibrated_cost, nominal_cost
-from pipeline.plan import choose_block_seeds, make_plan, plan_chunks
+from pipeline.plan import Plan, choose_block_seeds, make_plan, plan_chunks
 from pipeline.provenance import open_ledger
 from pipeline.work import Recipe, run_unit
-from store.schema import Status
+from store.schema import RESULTS, TRAJECTORY, Status
 
 
 @pytest.fixture
@@ -61,6 +61,40 @@ def test_only_pending_cells_of_a_store_are_planned(campaign: Campaign, tmp_path:
     assert make_plan(larger, path, nominal_cost(larger)).runs == plan.runs + 3 * 40 * 3
 
 
+def test_replicas_and_times_are_in_the_plan(campaign: Campaign, tmp_path: Path) -> None:
+    def plan(*overrides: str) -> Plan:
+        grid = ("grid.alpha=[2.0, 3.0]", "grid.seeds=40")
+        wide = load_campaign("quickstart", [*grid, *overrides])
+        return make_plan(wide, tmp_path / "new.zarr", nominal_cost(wide))
+
+    plain, replicas = plan(), plan("grid.replicas=5")
+    times = plan("trajectory.times=[1, 10]")
+    both = plan("grid.replicas=5", "trajectory.times=[1, 10]")
+    assert replicas.runs == replicas.wanted == both.runs == 5 * plain.runs
+    assert times.runs == plain.runs
+    assert replicas.new_bytes == 5 * plain.new_bytes
+    per_run = plain.new_bytes // plain.runs
+    assert times.new_bytes == plain.runs * (per_run + 2 * 8 * len(TRAJECTORY))
+    assert both.new_bytes == 5 * times.new_bytes
+    chunks = plain.new_files // len(RESULTS)
+    assert times.new_files == chunks * (len(RESULTS) + len(TRAJECTORY))
+    assert plain.worker_bytes < replicas.worker_bytes < both.worker_bytes
+    assert plain.core_seconds < times.core_seconds
+    assert plain.core_seconds < replicas.core_seconds < both.core_seconds
+
+
+def test_some_replicas_of_a_pair_pending_is_all_of_them_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "some.zarr"
+    campaign = load_campaign("quickstart", ["grid.replicas=3"]).prune(1)
+    with open_ledger(campaign, path) as ledger:
+        ((block,),) = ledger.pending(campaign.grid_labels())
+        ledger.mark(block, np.array([[[Status.DONE, Status.FAILED, Status.DONE]]]))
+        ledger.flush()
+        assert make_plan(campaign, path, nominal_cost(campaign)).runs == 0
+        ledger.clear()
+    assert make_plan(campaign, path, nominal_cost(campaign)).runs == 3
+
+
 def test_block_seeds_shrink_with_size_and_are_powers_of_two() -> None:
     found = [
         choose_block_seeds(load_campaign("quickstart", [f"grid.N=[{N}]"]))
@@ -70,6 +104,8 @@ def test_block_seeds_shrink_with_size_and_are_powers_of_two() -> None:
     assert found[0] == 16
     assert found[-1] == 1
     assert all(np.log2(n) % 1 == 0 for n in found)
+    many = load_campaign("quickstart", ["grid.N=[256]", "grid.replicas=100"])
+    assert choose_block_seeds(many) < found[1]
 
 
 def test_an_empty_plan_has_nothing(campaign: Campaign) -> None:
@@ -86,6 +122,13 @@ def test_cost_grows_with_time_size_and_learning_rate() -> None:
     assert seconds("dynamics.T=1200.0") > base
     assert seconds('grid.inits=["random"]') < base
     assert seconds("dynamics.method=descent", "dynamics.learning_rate=0.005") > 10 * base
+    assert 2 * base < seconds("grid.replicas=5") < 5 * base
+    times = "trajectory.times={start = 0.1, stop = 300, num = 20}"
+    plain, hessian, gain = (
+        seconds(times, f"trajectory.hessian={hessian}", f"trajectory.gain={gain}")
+        for hessian, gain in (("false", "false"), ("true", "false"), ("true", "true"))
+    )
+    assert base < plain < 1.2 * base < hessian < gain
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from pipeline.campaign import Campaign, load_campaign, parse_campaign
 from pipeline.kernel.block import KERNEL_VERSION
 from pipeline.provenance import StoreMismatchError, check_store, open_ledger
-from store.array_store import read_attributes, read_grid
+from store.array_store import read_attributes, read_grid, read_times
 from store.ledger import Ledger, StoreLockedError
 
 
@@ -25,6 +25,16 @@ def test_the_store_carries_its_campaign_and_versions(campaign: Campaign, tmp_pat
     assert {"python", "hesscape", "numpy", "zarr"} <= attributes["versions"].keys()
     assert len(attributes["git_commit"].rstrip("+")) in {0, 40}
     assert len(attributes["revisions"]) == 1
+
+
+def test_the_store_has_the_replicas_and_times_of_its_campaign(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    campaign = load_campaign("quickstart", ["grid.replicas=2", "trajectory.times=[1, 10]"]).prune(1)
+    open_ledger(campaign, path).close()
+    grown = load_campaign("quickstart", ["grid.replicas=2", "trajectory.times=[1, 10]"]).prune(2)
+    open_ledger(grown, path).close()
+    assert read_grid(path) == grown.grid_labels()
+    assert read_times(path) == grown.times() == (1.0, 10.0)
 
 
 def test_opening_again_adds_no_revision_growing_does(campaign: Campaign, tmp_path: Path) -> None:
@@ -49,6 +59,8 @@ def test_opening_again_adds_no_revision_growing_does(campaign: Campaign, tmp_pat
         ("dynamics.T=100.0", "dynamics.T"),
         ("dynamics.dtype=float32", "dynamics.dtype"),
         ("entropy=1", "entropy"),
+        ("grid.replicas=2", "grid.replicas"),
+        ("trajectory.times=[1.0]", "trajectory.times"),
     ],
 )
 def test_other_physics_is_refused_with_the_difference(

@@ -143,9 +143,56 @@ def test_replicas_are_summed() -> None:
     cube = make_cube(20, replicas=3)
     counts = count_outcomes(cube)
     assert (counts["runs"] == 60).all()
+    assert (counts["seeds"] == 20).all()
+    assert int(counts["replicas"]) == 3
     assert half_recovery(cube)["alpha_half"].sel(N=128, init="random") == pytest.approx(
         2.8, abs=0.3
     )
+    assert set(count_outcomes(make_cube(4))) == {"runs", "recovered", "failed"}
+
+
+def test_sums_of_replicas_add_over_blocks_of_seeds() -> None:
+    cube = make_cube(20, replicas=3)
+    set_status(cube, Status.FAILED, seed=slice(3, 9), init="random", replica=[0, 2])
+    set_status(cube, Status.PENDING, seed=4)
+    parts = [count_outcomes(cube.isel(seed=cut)) for cut in (slice(0, 7), slice(7, None))]
+    xr.testing.assert_equal(parts[0] + parts[1], count_outcomes(cube))
+    whole = recovery_probability(count_outcomes(cube))
+    xr.testing.assert_equal(recovery_probability(parts[0] + parts[1]), whole)
+    cell = whole.sel(alpha=3.0, N=64, init="random")
+    assert [int(cell[name]) for name in ("seeds", "runs", "failed")] == [19, 45, 12]
+
+
+def test_replicas_that_agree_add_nothing_and_others_add_runs() -> None:
+    alike = make_cube(48).expand_dims(replica=8, axis=-1)
+    single, agreeing, apart = (
+        reduce_cube(cube).drop_vars("replicas", errors="ignore")
+        for cube in (make_cube(48), alike, make_cube(48, replicas=8))
+    )
+    width = {
+        name: reduced["probability_high"] - reduced["probability_low"]
+        for name, reduced in (("single", single), ("agreeing", agreeing), ("apart", apart))
+    }
+    xr.testing.assert_allclose(agreeing["probability"], single["probability"])
+    assert float(abs(width["agreeing"] / width["single"] - 1).max()) < 0.05
+    assert float((width["apart"] / width["single"]).mean()) < 0.6
+    inside = single["probability"] * (1 - single["probability"]) > 0.02
+    assert float(agreeing["effective_runs"].where(inside).mean()) == pytest.approx(48, rel=0.1)
+    assert float(apart["effective_runs"].where(inside).mean()) > 250
+    assert (apart["effective_runs"] <= apart["runs"]).all()
+    # The fits are the same, and their deviance is not that of eightfold evidence.
+    xr.testing.assert_allclose(agreeing["alpha_half"], single["alpha_half"], rtol=0.02)
+    assert float(agreeing["deviance"].mean()) < 1.3 * float(single["deviance"].mean())
+
+
+def test_one_replica_is_as_none() -> None:
+    single, axis = (reduce_cube(make_cube(20, replicas=K, seed=4)) for K in (0, 1))
+    for name in single:
+        xr.testing.assert_identical(
+            axis[name].drop_vars("replicas", errors="ignore").drop_attrs(),
+            single[name].drop_attrs(),
+        )
+    xr.testing.assert_equal(axis["effective_runs"], axis["runs"].astype(float))
 
 
 def test_probability_and_interval_enclose_the_truth() -> None:
@@ -211,9 +258,10 @@ def test_only_status_and_recovered_are_needed_and_the_cube_is_left_alone() -> No
     xr.testing.assert_identical(cube, before)
 
 
-def test_every_variable_has_units_and_a_long_name() -> None:
-    reduced = reduce_cube(make_cube(10))
-    for name in reduced:
+@pytest.mark.parametrize("replicas", [0, 2])
+def test_every_variable_has_units_and_a_long_name(replicas: int) -> None:
+    reduced = reduce_cube(make_cube(10, replicas=replicas))
+    for name in (*reduced, *(["replicas"] if replicas else [])):
         assert reduced[name].attrs["units"] == "1"
         assert len(reduced[name].attrs["long_name"]) > 10
     assert reduced["alpha"].attrs["long_name"] == "M/N"
@@ -265,10 +313,11 @@ def test_combine_refuses_what_does_not_fit_together() -> None:
         combine([small, large.isel(init=[1, 0, 2])])
 
 
-def test_reductions_survive_the_store(tmp_path: Path) -> None:
-    cube = make_cube(8)
+@pytest.mark.parametrize("replicas", [0, 3])
+def test_reductions_survive_the_store(tmp_path: Path, replicas: int) -> None:
+    cube = make_cube(8, replicas=replicas)
     set_status(cube, Status.FAILED, alpha=2.5, seed=slice(0, 2))
-    grid = Grid("alpha", ALPHA, N, tuple(range(8)), INITS)
+    grid = Grid("alpha", ALPHA, N, tuple(range(8)), INITS, replicas or None)
     create_store(tmp_path / "a.zarr", grid, cube["M"].to_numpy(), block_seeds=8, attributes={})
     reduced = reduce_cube(cube)
     write_reduced(tmp_path / "a.zarr", reduced)

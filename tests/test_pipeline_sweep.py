@@ -1,6 +1,8 @@
 """A campaign from plan to store: executors agree, interrupted equals uninterrupted, faults pass."""
 
+import io
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from pipeline import plan as plan_module
 from pipeline.campaign import Campaign, parse_campaign
 from pipeline.cost import nominal_cost
 from pipeline.executors import ClusterExecutor, Executor, InlineExecutor
+from pipeline.kernel import integrator as integrator_module
 from pipeline.launch import launch
 from pipeline.plan import make_plan
 from pipeline.provenance import open_ledger
@@ -188,6 +191,103 @@ def test_numbers_do_not_depend_on_the_other_seeds(
     path = tmp_path / "fewer.zarr"
     sweep(fewer, path, InlineExecutor())
     xr.testing.assert_equal(numbers(path), numbers(uninterrupted).sel(seed=range(3)))
+
+
+WIDE = ["grid.replicas=3", "trajectory.times=[0.0, 0.5, 5.0, 20.0]", "grid.seeds=6"]
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole store with replicas and trajectories."""
+    path = tmp_path_factory.mktemp("wide") / "wide.zarr"
+    sweep(parse_campaign(CAMPAIGN, source="test", overrides=WIDE), path, InlineExecutor())
+    return path
+
+
+def trajectories(path: Path) -> xr.Dataset:
+    along = xr.open_zarr(path, group="trajectory", chunks=None).load()
+    return along.sortby(["alpha", "N", "seed"]).sel(init=["random", "spectral", "constrained"])
+
+
+def test_replicas_and_trajectories_arrive_in_the_store(wide: Path) -> None:
+    cube, along = numbers(wide), trajectories(wide)
+    assert dict(cube.sizes) == {"alpha": 2, "N": 2, "seed": 6, "init": 3, "replica": 3}
+    assert dict(along.sizes) == {**cube.sizes, "time": 4}
+    assert (cube.status == 1).all()
+    assert counts(wide)["done"] == cube.status.size == 216
+    assert (cube.lambda1_start.std("replica") > 0).all()
+    known = (cube.hit_time >= along.time).transpose(*along.dims)
+    for name in ("overlap", "loss", "multiplier", "lambda1", "lambda2", "alignment", "residual"):
+        xr.testing.assert_equal(along[name].notnull().drop_attrs(), known.drop_attrs())
+    at_start = along.lambda1.sel(time=0.0)
+    np.testing.assert_allclose(at_start, cube.lambda1_start, rtol=1e-5, atol=1e-5)
+    late = along.overlap.sel(time=20.0).where(cube.recovered == 0)
+    np.testing.assert_allclose(abs(late), cube.overlap.where(late.notnull()), atol=0.05)
+    tree = xr.open_datatree(wide, engine="zarr")
+    assert dict(tree["trajectory"].sizes) == dict(along.sizes)
+
+
+@pytest.mark.usefixtures("small_units")
+def test_replicas_and_trajectories_are_the_same_on_threads_and_resumed(
+    tmp_path: Path, wide: Path
+) -> None:
+    path = tmp_path / "wide.zarr"
+    campaign = parse_campaign(CAMPAIGN, source="test", overrides=WIDE)
+    budget = iter(range(2))
+
+    def stop_after_two(unit: Unit) -> None:
+        if next(budget, None) is None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(campaign, path, InlineExecutor(), spoil=stop_after_two)
+    assert 0 < counts(path)["pending"] < 216
+    launch(campaign, path, console=Console(quiet=True), scheduler="threads", workers=2)
+    xr.testing.assert_identical(numbers(path).drop_attrs(), numbers(wide).drop_attrs())
+    xr.testing.assert_identical(trajectories(path).drop_attrs(), trajectories(wide).drop_attrs())
+
+
+def test_growth_with_replicas_and_trajectories_computes_only_new_cells(
+    tmp_path: Path, wide: Path
+) -> None:
+    path = tmp_path / "wide.zarr"
+    few = ["grid.alpha=[4.0]", "grid.N=[16]", "grid.seeds=2", 'grid.inits=["constrained"]']
+    small = parse_campaign(CAMPAIGN, source="test", overrides=[*WIDE, *few])
+    sweep(small, path, InlineExecutor())
+    cube, along = (xr.open_zarr(path, group=g, chunks=None).load() for g in (None, "trajectory"))
+    events, _ = sweep(
+        parse_campaign(CAMPAIGN, source="test", overrides=WIDE), path, InlineExecutor()
+    )
+    assert sum(unit.runs for unit in events.received_units) == 216 - 6
+    labels = {"alpha": [4.0], "N": [16], "seed": range(2), "init": ["constrained"]}
+    for group, first in ((None, cube), ("trajectory", along)):
+        grown = xr.open_zarr(path, group=group, chunks=None).load().sel(labels)
+        xr.testing.assert_equal(grown, first)  # bit by bit: nothing was recomputed
+    np.testing.assert_array_equal(numbers(path).recovered, numbers(wide).recovered)
+
+
+def test_failed_replicas_are_told_and_done_again_with_the_others(
+    tmp_path: Path, wide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "wide.zarr"
+    campaign = parse_campaign(CAMPAIGN, source="test", overrides=WIDE)
+    monkeypatch.setattr(integrator_module, "_MOST_EVALUATIONS", 40)
+    console = Console(record=True, width=200, file=io.StringIO())
+    launch(campaign, path, console=console, scheduler="synchronous")
+    told = re.findall(r"failed numerically: alpha=[24] N=1[26] (.*)", console.export_text())
+    failed = counts(path)["failed"]
+    assert 0 < failed < 216
+    assert len(told) == failed
+    assert re.fullmatch(r"seed=\d \w+ replica=[012]: TOO_MANY_GRADIENTS", told[0])
+    monkeypatch.undo()
+    with open_ledger(campaign, path) as ledger:
+        assert ledger.clear() == failed
+    events, _ = sweep(campaign, path, InlineExecutor())
+    again = sum(unit.runs for unit in events.received_units)
+    assert failed < again < 216
+    assert again % 3 == 0
+    np.testing.assert_array_equal(numbers(path).status, 1)
+    np.testing.assert_array_equal(numbers(path).recovered, numbers(wide).recovered)
 
 
 @pytest.mark.usefixtures("small_units")

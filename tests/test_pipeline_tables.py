@@ -74,6 +74,19 @@ def test_the_last_row_says_what_is_known(proportions: list[float], text: str) ->
     assert ("the points miss the fitted logistic curve" in shown) == (text == "*")
 
 
+def test_seeds_and_replicas_are_said() -> None:
+    cube = cube_of({"random": [0.1, 0.3, 0.6, 0.9]}).expand_dims(replica=8, axis=-1)
+    (shown,) = show(cube)
+    assert "40 seeds × 8 replicas a point, 95 % intervals" in shown
+    assert "│ 2.5 │ 0.60 [0.44, 0.74] │" in " ".join(shown.split())  # as 40 seeds, since they agree
+    cube = cube.copy(deep=True)
+    cube["status"].loc[{"alpha": 2.0, "seed": [1, 2]}] = int(Status.FAILED)
+    cube["status"].loc[{"alpha": 3.0, "seed": 5, "replica": [0, 1, 2]}] = int(Status.FAILED)
+    (shown,) = show(cube)
+    assert "38–40 seeds × 8 replicas a point" in shown
+    assert "19 more failed numerically" in shown
+
+
 def test_a_bound_that_few_runs_cannot_give_is_said() -> None:
     for proportion in (0.0, 1.0):
         (shown,) = show(cube_of({"random": [proportion] * 4}).isel(seed=slice(0, 2)))

@@ -9,14 +9,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
-from scipy.stats import binom, binomtest
 
 from pipeline.transition import (
     Crossing,
     Transition,
     fit_logistic,
     locate_half,
-    wilson_interval,
 )
 
 X = np.array([1.5, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0, 5.0, 6.0])
@@ -41,28 +39,6 @@ def outcomes_of(proportions: list[float], seeds: int = 40) -> NDArray[np.int64]:
     rng = np.random.default_rng(3)
     columns = [rng.permutation(np.arange(seeds) < round(p * seeds)) for p in proportions]
     return np.stack(columns, axis=1).astype(np.int64)
-
-
-@pytest.mark.parametrize(("k", "n"), [(0, 1), (0, 48), (1, 48), (24, 48), (47, 48), (48, 48)])
-def test_wilson_interval_equals_scipy(k: int, n: int) -> None:
-    low, high = wilson_interval(np.array([k]), np.array([n]))
-    expected = binomtest(k, n).proportion_ci(method="wilson")
-    assert [low[0], high[0]] == pytest.approx([expected.low, expected.high], abs=1e-12)
-    assert 0.0 <= low[0] <= k / n <= high[0] <= 1.0
-
-
-def test_wilson_interval_without_trials_is_nan() -> None:
-    assert np.isnan(wilson_interval(np.array([0]), np.array([0]))).all()
-
-
-@pytest.mark.parametrize("n", [16, 48, 300])
-def test_wilson_interval_covers_the_truth_in_95_percent(n: int) -> None:
-    k = np.arange(n + 1)
-    low, high = wilson_interval(k, np.full(n + 1, n))
-    truths = np.linspace(0.02, 0.98, 97)
-    coverage = np.array([binom.pmf(k, n, p)[(low <= p) & (p <= high)].sum() for p in truths])
-    assert coverage.mean() == pytest.approx(0.95, abs=0.01)
-    assert coverage.min() > 0.83  # the known dips of the score interval near 0 and 1
 
 
 def test_fit_maximises_the_penalised_likelihood() -> None:
@@ -287,6 +263,40 @@ def test_a_thousand_resamples_take_a_moment() -> None:
         locate(successes, resamples=1000)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 0.2
+
+
+def draw_replicas(
+    half: float, spread: float, seeds: int, replicas: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Successes [seeds, points] of replicas that share the ease of their seed, half as it was."""
+    ease = spread * rng.standard_normal((seeds, 1))
+    return rng.binomial(replicas, expit(8.0 * np.log(X / half) + ease))
+
+
+def test_replicas_that_agree_do_not_make_a_curve_misfit() -> None:
+    """The deviance is that of as many independent runs as they are worth."""
+    rng = np.random.default_rng(9)
+    found = []
+    for _ in range(40):
+        successes = draw_replicas(2.8, 2.0, 48, 16, rng)
+        found.append(locate_half(X, successes, np.full_like(successes, 16), STREAM, resamples=2))
+    assert np.mean([one.deviance for one in found]) < 1.5 * (X.size - 2)
+    successes = draw_replicas(2.8, 2.0, 48, 16, rng)
+    successes[:, 3] = 15  # and a point that misses is still seen
+    found = [locate_half(X, successes, np.full_like(successes, 16), STREAM, resamples=2)]
+    assert found[0].deviance > 5 * (X.size - 2)
+
+
+@pytest.mark.parametrize(("spread", "replicas"), [(0.0, 4), (2.0, 8)])
+def test_interval_covers_the_truth_with_replicas(spread: float, replicas: int) -> None:
+    rng = np.random.default_rng([replicas, 11])
+    held = 0
+    for _ in range(200):
+        successes = draw_replicas(2.8, spread, 32, replicas, rng)
+        trials = np.full_like(successes, replicas)
+        found = locate_half(X, successes, trials, STREAM, resamples=200)
+        held += found.half_low <= 2.8 <= found.half_high
+    assert 0.90 < held / 200 < 0.995
 
 
 def coverage(half: float, slope: float, seeds: int, repetitions: int) -> float:

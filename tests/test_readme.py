@@ -25,11 +25,14 @@ def test_the_queries_run_on_a_store(
     campaign = load_campaign("quickstart", [*small, "dynamics.constrained_time=2.0"])
     quiet = Console(quiet=True)
     launch(campaign, Path("quickstart.zarr"), console=quiet, scheduler="synchronous")
+    more = ["grid.N=[128]", "grid.replicas=2", "trajectory.times=[0.5, 5.0]"]
+    replicas = load_campaign("quickstart", [*small, *more, "dynamics.constrained_time=2.0"])
+    launch(replicas, Path("replicas.zarr"), console=quiet, scheduler="synchronous")
     namespace: dict[str, object] = {}
     for block in blocks("python"):
         exec(block, namespace)
     printed = capsys.readouterr().out
-    for heading in ("constrained", "lambda1_start", "gained"):
+    for heading in ("constrained", "lambda1_start", "gained", "left", "effective_runs"):
         assert heading in printed
 
 
@@ -39,7 +42,9 @@ def test_the_campaign_is_valid() -> None:
 
 
 def test_every_key_of_a_campaign_is_explained() -> None:
-    inside = {".".join(key) for key in campaign_fields()} - {"parameters", "grid", "dynamics"}
-    spaced = {f"grid.alpha.{name}" for name in ("start", "stop", "num")}
+    sections = {"parameters", "grid", "dynamics", "trajectory"}
+    inside = {".".join(key) for key in campaign_fields()} - sections
+    tables = ("grid.alpha", "trajectory.times")
+    spaced = {f"{table}.{name}" for table in tables for name in ("start", "stop", "num")}
     rows = set(re.findall(r"^\| `([^`]+)` \|", README, flags=re.MULTILINE))
     assert inside - spaced <= rows

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +20,26 @@ from store.array_store import (
     read_attributes,
     read_block_seeds,
     read_grid,
+    read_times,
     update_attributes,
     write_block,
 )
 from store.chunks import pending_blocks
 from store.keys import Block, Grid
-from store.schema import RESULTS, SchemaError, coordinate_variables, cube_variables
+from store.schema import (
+    RESULTS,
+    TIME,
+    TRAJECTORY,
+    SchemaError,
+    coordinate_variables,
+    cube_variables,
+    trajectory_variables,
+)
 
 INITS = ("random", "spectral", "constrained")
 GRID = Grid("alpha", (0.1 + 0.2, 1.5), (64, 128), tuple(range(6)), INITS)
 GROWN = GRID.union(Grid("alpha", (1.0,), (32,), tuple(range(9)), (*INITS, "overlap", "fifth")))
+TIMES = (0.0, 0.1, 10.0)
 
 
 def measure(grid: Grid) -> NDArray[np.int64]:
@@ -41,28 +52,51 @@ def make_results(block: Block) -> dict[str, NDArray[np.generic]]:
         1000 * block.value + block.N + np.array(block.seeds) / 8,
         [len(init) for init in block.inits],
     )
+    if block.replicas is not None:
+        cells = np.add.outer(cells, np.arange(block.replicas) / 64)
     numbers = {name: cells + 1e4 * place for place, name in enumerate(RESULTS)}
     codes = {name: (cells % 2).astype(np.int8) for name in ("recovered", "instances")}
     return numbers | codes
 
 
-def fill_store(path: Path, wanted: Grid) -> None:
+def make_trajectory(
+    block: Block, times: tuple[float, ...] = TIMES
+) -> dict[str, NDArray[np.float64]]:
+    """Numbers that tell the time as well."""
+    cells = np.add.outer(make_results(block)["overlap"], times)
+    return {name: cells + 1e6 * place for place, name in enumerate(TRAJECTORY)} if times else {}
+
+
+def write_numbers(path: Path, block: Block) -> None:
+    write_block(path, block, make_results(block), make_trajectory(block, read_times(path)))
+
+
+def fill_store(path: Path, wanted: Grid, done: NDArray[np.int8] | None = None) -> None:
     grid = read_grid(path)
-    for blocks in pending_blocks(grid, wanted, np.zeros(grid.shape, np.int8), 4):
+    status = np.zeros(grid.shape, np.int8) if done is None else done
+    for blocks in pending_blocks(grid, wanted, status, 4):
         for block in blocks:
-            write_block(path, block, make_results(block))
+            write_numbers(path, block)
 
 
 def assert_holds(cube: xr.Dataset, wanted: Grid) -> None:
     """Every cell of `wanted` has the numbers of `make_results`, found by its labels."""
     for value in wanted.values:
         for N in wanted.N:
-            block = Block(wanted.control, value, N, wanted.seeds, wanted.inits)
+            block = Block(wanted.control, value, N, wanted.seeds, wanted.inits, wanted.replicas)
             cells = cube.sel(
                 alpha=value, N=N, seed=list(block.seeds), init=list(block.inits)
             ).load()
-            for name, expected in make_results(block).items():
+            numbers = make_trajectory(block) if "time" in cube.dims else make_results(block)
+            for name, expected in numbers.items():
                 np.testing.assert_array_equal(cells[name], expected, err_msg=f"{name} {block.key}")
+
+
+def assert_store_holds(path: Path, wanted: Grid) -> None:
+    """The same, of the cube and, where there is one, of the group `trajectory`."""
+    assert_holds(xr.open_zarr(path), wanted)
+    if read_times(path):
+        assert_holds(xr.open_zarr(path, group="trajectory"), wanted)
 
 
 @pytest.fixture
@@ -72,13 +106,42 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a store may have beside the plain cube."""
+
+    replicas: int | None
+    times: tuple[float, ...]
+
+    def make(self, grid: Grid) -> Grid:
+        return replace(grid, replicas=self.replicas)
+
+
+KINDS = {
+    "plain": Kind(None, ()),
+    "replicas": Kind(2, ()),
+    "trajectory": Kind(None, TIMES),
+    "both": Kind(2, TIMES),
+}
+
+
+@pytest.fixture(scope="module", params=["plain", "both"])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return KINDS[request.param]
+
+
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def filled(tmp_path_factory: pytest.TempPathFactory, kind: Kind) -> Path:
     """A full store, to copy."""
     path = tmp_path_factory.mktemp("filled") / "campaign.zarr"
-    create_store(path, GRID, measure(GRID), block_seeds=4, attributes={"campaign": "a = 1"})
-    fill_store(path, GRID)
+    create_empty(path, kind)
+    fill_store(path, kind.make(GRID))
     return path
+
+
+def create_empty(path: Path, kind: Kind) -> None:
+    grid, attributes = kind.make(GRID), {"campaign": "a = 1"}
+    create_store(path, grid, measure(grid), block_seeds=4, attributes=attributes, times=kind.times)
 
 
 # --- what readers see
@@ -107,13 +170,59 @@ def test_control_labels_keep_every_digit(path: Path) -> None:
     assert xr.open_zarr(path).alpha.values.tolist() == [0.1 + 0.2, 1.5]
 
 
-def test_plain_zarr_and_datatree_read_it_too(filled: Path) -> None:
-    assert zarr.open_group(filled, mode="r")["overlap"].shape == GRID.shape
-    assert_holds(xr.open_datatree(filled, engine="zarr").to_dataset(), GRID)
+def test_plain_zarr_and_datatree_read_it_too(filled: Path, kind: Kind) -> None:
+    grid = kind.make(GRID)
+    assert zarr.open_group(filled, mode="r")["overlap"].shape == grid.shape
+    tree = xr.open_datatree(filled, engine="zarr")
+    assert_holds(tree.to_dataset(), grid)
+    assert list(tree.children) == (["trajectory"] if kind.times else [])
+    for child in tree.children.values():
+        assert_holds(child.to_dataset(), grid)
 
 
-def test_open_store_sorts_labels_and_reads_lazily(filled: Path) -> None:
-    path = filled.with_name("unsorted.zarr")
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_replicas_and_times_are_there_where_they_are_asked_for(kind: Kind, tmp_path: Path) -> None:
+    path = tmp_path / "campaign.zarr"
+    create_empty(path, kind)
+    grid = kind.make(GRID)
+    assert (read_grid(path), read_times(path)) == (grid, kind.times)
+    cube = xr.open_zarr(path)
+    assert cube.overlap.dims == cube.status.dims == tuple(grid.axes())
+    assert ("replica" in cube.dims) == (kind.replicas is not None)
+    write_numbers(path, Block("alpha", 1.5, 64, (0, 1, 2, 3), INITS, kind.replicas))
+    chunks = {file.name.count(".") for file in path.glob("overlap/c.*")}
+    assert chunks == {4 if kind.replicas is None else 5}  # one for each axis, after the c
+    assert (path / "trajectory").exists() == bool(kind.times)
+    if not kind.times:
+        with pytest.raises((FileNotFoundError, KeyError)):
+            xr.open_zarr(path, group="trajectory")
+        return
+    along = xr.open_zarr(path, group="trajectory")
+    assert set(along.data_vars) == set(TRAJECTORY)
+    assert set(along.coords) == {*cube.coords, "time"}
+    for name in cube.coords:
+        np.testing.assert_array_equal(along[name], cube[name])
+    assert along.time.values.tolist() == list(TIMES)
+    replicas = kind.replicas is not None
+    for row in (
+        *coordinate_variables("alpha", replicas=replicas),
+        TIME,
+        *trajectory_variables("alpha", replicas=replicas),
+    ):
+        shown = along[row.name]
+        assert (shown.dims, shown.dtype.kind) == (
+            row.dims,
+            np.dtype(row.dtype).kind if row.dtype != "string" else "T",
+        )
+        assert (shown.attrs["units"], shown.attrs["long_name"]) == (row.units, row.long_name)
+    done = along.overlap.sel(alpha=1.5, N=64, seed=range(4))
+    assert done.notnull().all()
+    assert int(along.overlap.notnull().sum()) == done.size
+    assert len(list(path.glob("trajectory/overlap/c.*"))) == 1  # all times in one chunk
+
+
+def test_open_store_sorts_labels_and_reads_lazily(tmp_path: Path) -> None:
+    path = tmp_path / "unsorted.zarr"
     grid = Grid("alpha", (2.0, 1.5), (128, 64), (1, 0), ("spectral", "random"))
     create_store(path, grid, measure(grid), block_seeds=4, attributes={})
     fill_store(path, grid)
@@ -123,7 +232,6 @@ def test_open_store_sorts_labels_and_reads_lazily(filled: Path) -> None:
     assert cube.init.values.tolist() == ["spectral", "random"]
     assert not cube.overlap.variable._in_memory
     assert_holds(cube, grid)
-    assert_holds(open_store(filled), GRID)
 
 
 def test_store_of_the_spiked_model_has_its_own_control(tmp_path: Path) -> None:
@@ -139,12 +247,17 @@ def test_store_of_the_spiked_model_has_its_own_control(tmp_path: Path) -> None:
     assert read_grid(tmp_path / "s.zarr") == grid
 
 
-def test_readers_are_never_disturbed_while_blocks_arrive_and_the_store_grows(path: Path) -> None:
+def test_readers_are_never_disturbed_while_blocks_arrive_and_the_store_grows(
+    tmp_path: Path, kind: Kind
+) -> None:
     """Warnings are errors here, so that each look also shows that there is none."""
+    path = tmp_path / "campaign.zarr"
+    create_empty(path, kind)
+    grid, grown = kind.make(GRID), kind.make(GROWN)
 
     def work() -> None:
-        fill_store(path, GRID)
-        grow_store(path, GROWN, measure(GROWN), {"revision": 2})
+        fill_store(path, grid)
+        grow_store(path, grown, measure(grown), {"revision": 2})
 
     writer = threading.Thread(target=work)
     writer.start()
@@ -154,52 +267,77 @@ def test_readers_are_never_disturbed_while_blocks_arrive_and_the_store_grows(pat
         assert cube.sizes["seed"] in {6, 9}
         assert not cube.alpha.isnull().any()
         overlap = cube.overlap.sel(alpha=1.5, N=64, init="random").values[:6]
-        expected = make_results(Block("alpha", 1.5, 64, GRID.seeds, ("random",)))["overlap"][:, 0]
+        block = Block("alpha", 1.5, 64, GRID.seeds, ("random",), kind.replicas)
+        expected = make_results(block)["overlap"][:, 0]
         assert np.all(np.isnan(overlap) | (overlap == expected))
+        tree = xr.open_datatree(path, engine="zarr")
+        if kind.times:  # alone and in the tree, with the labels of one moment each
+            for along in (xr.open_zarr(path, group="trajectory"), tree["trajectory"].to_dataset()):
+                shown = along.overlap.sel(alpha=1.5, N=64, init="random").values[:6]
+                expected = make_trajectory(block)["overlap"][:, 0]
+                assert np.all(np.isnan(shown) | (shown == expected))
         looks += 1
     writer.join()
     assert looks > 3
-    assert_holds(xr.open_zarr(path), GRID)
+    assert_store_holds(path, grid)
 
 
 # --- blocks
 
 
-def test_blocks_are_found_again_by_their_labels(filled: Path) -> None:
-    assert_holds(xr.open_zarr(filled), GRID)
+def test_blocks_are_found_again_by_their_labels(filled: Path, kind: Kind) -> None:
+    assert_store_holds(filled, kind.make(GRID))
 
 
-def test_partial_blocks_keep_the_other_cells_of_their_chunk(path: Path) -> None:
-    fill_store(path, GRID)
-    part = Block("alpha", 1.5, 64, (3, 1), ("constrained", "random"))
+def test_partial_blocks_keep_the_other_cells_of_their_chunk(
+    filled: Path, kind: Kind, tmp_path: Path
+) -> None:
+    path = shutil.copytree(filled, tmp_path / "part.zarr")
+    part = Block("alpha", 1.5, 64, (3, 1), ("constrained", "random"), kind.replicas)
     results = {name: (-values).astype(values.dtype) for name, values in make_results(part).items()}
-    write_block(path, part, results)
-    changed = xr.open_zarr(path).sel(alpha=1.5, N=64, seed=[3, 1], init=["constrained", "random"])
-    for name, values in results.items():
-        np.testing.assert_array_equal(changed[name], values)
-    write_block(path, part, make_results(part))
-    assert_holds(xr.open_zarr(path), GRID)
+    along = {name: -values for name, values in make_trajectory(part, kind.times).items()}
+    write_block(path, part, results, along)
+    for group, numbers in ((None, results), *((("trajectory", along),) if along else ())):
+        cube = xr.open_zarr(path, group=group)
+        changed = cube.sel(alpha=1.5, N=64, seed=[3, 1], init=["constrained", "random"])
+        for name, values in numbers.items():
+            np.testing.assert_array_equal(changed[name], values)
+    write_numbers(path, part)
+    assert_store_holds(path, kind.make(GRID))
 
 
-def test_chunks_of_fill_values_are_files_too(path: Path) -> None:
+def test_chunks_of_fill_values_are_files_too(tmp_path: Path) -> None:
+    path = tmp_path / "campaign.zarr"
+    create_empty(path, KINDS["trajectory"])
     block = Block("alpha", 1.5, 64, (0, 1, 2, 3), INITS)
     fills = {row.name: row.fill for row in cube_variables("alpha")}
     types = {row.name: row.dtype for row in cube_variables("alpha")}
-    write_block(path, block, {n: np.full(block.shape, fills[n], types[n]) for n in RESULTS})
+    write_block(
+        path,
+        block,
+        {name: np.full(block.shape, fills[name], types[name]) for name in RESULTS},
+        {name: np.full((*block.shape, len(TIMES)), np.nan) for name in TRAJECTORY},
+    )
     assert all((path / name / "c.1.0.0.0").is_file() for name in RESULTS)
+    assert all((path / "trajectory" / name / "c.1.0.0.0.0").is_file() for name in TRAJECTORY)
 
 
-def test_flipped_byte_is_noticed(filled: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("group", [None, "trajectory"])
+def test_flipped_byte_is_noticed(
+    filled: Path, kind: Kind, tmp_path: Path, group: str | None
+) -> None:
+    if group and not kind.times:
+        return
     path = shutil.copytree(filled, tmp_path / "damaged.zarr")
-    chunk = path / "overlap" / "c.1.0.0.0"
+    (chunk,) = (path / (group or "") / "overlap").glob("c.1.0.0.0*")
     content = bytearray(chunk.read_bytes())
     for place in (0, len(content) // 2, len(content) - 1):
         damaged = content.copy()
         damaged[place] ^= 0x10
         chunk.write_bytes(damaged)
         with pytest.raises(ValueError, match="checksum"):
-            xr.open_zarr(path).overlap.sel(alpha=1.5, N=64).load()
-    xr.open_zarr(path).overlap.sel(alpha=1.5, N=128).load()
+            xr.open_zarr(path, group=group).overlap.sel(alpha=1.5, N=64).load()
+    xr.open_zarr(path, group=group).overlap.sel(alpha=1.5, N=128).load()
 
 
 def test_bad_results_are_refused_before_anything_is_written(path: Path) -> None:
@@ -210,6 +348,31 @@ def test_bad_results_are_refused_before_anything_is_written(path: Path) -> None:
     ):
         write_block(path, block, wrong)
     assert not list(path.glob("*/c.1.0.0.0"))
+
+
+def test_bad_trajectories_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "campaign.zarr"
+    create_empty(path, KINDS["both"])
+    block = Block("alpha", 1.5, 64, (0, 1, 2, 3), INITS, 2)
+    along = make_trajectory(block)
+    short = {name: values[..., 1:] for name, values in along.items()}
+    for wrong, message in (
+        (None, r"seeds=0-3.*schema\.TRAJECTORY; missing \['overlap'"),
+        (short, r"overlap: .* \(4, 3, 2, 3\) \[seeds, inits, replicas, times\], got .*3, 2, 2\)"),
+    ):
+        with pytest.raises(SchemaError, match=message):
+            write_block(path, block, make_results(block), wrong)
+    flat = replace(block, replicas=None)
+    with pytest.raises(ValueError, match="axis replica: expected no replicas"):
+        write_block(path, flat, make_results(flat), along)
+    assert not list(path.rglob("c.1.0.0.0*"))
+
+
+def test_a_trajectory_without_a_place_is_refused(path: Path) -> None:
+    block = Block("alpha", 1.5, 64, (0, 1, 2, 3), INITS)
+    with pytest.raises(SchemaError, match="expected nothing along the runs"):
+        write_block(path, block, make_results(block), make_trajectory(block))
+    write_block(path, block, make_results(block), {})
 
 
 def test_block_outside_the_store_is_refused(path: Path) -> None:
@@ -283,24 +446,27 @@ def test_attributes_are_kept_and_updated(path: Path) -> None:
 # --- growth
 
 
-def test_growth_on_every_axis_keeps_everything(filled: Path, tmp_path: Path) -> None:
+def test_growth_on_every_axis_keeps_everything(filled: Path, kind: Kind, tmp_path: Path) -> None:
     path = shutil.copytree(filled, tmp_path / "grown.zarr")
-    grow_store(path, GROWN, measure(GROWN), {"revision": 2})
-    assert read_grid(path) == GROWN
+    grid, grown = kind.make(GRID), kind.make(GROWN)
+    grow_store(path, grown, measure(grown), {"revision": 2})
+    assert (read_grid(path), read_times(path)) == (grown, kind.times)
     cube = xr.open_zarr(path)
     assert cube.attrs == {"campaign": "a = 1", "revision": 2}
-    np.testing.assert_array_equal(cube.M, measure(GROWN))
-    assert_holds(cube, GRID)
-    new = np.ones(GROWN.shape, bool)
+    np.testing.assert_array_equal(cube.M, measure(grown))
+    assert_store_holds(path, grid)
+    new = np.ones(grown.shape, bool)
     new[:2, :2, :6, :3] = False
     assert np.isnan(cube.overlap.values[new]).all()
     assert (cube.recovered.values[new] == -1).all()
+    if kind.times:
+        along = xr.open_zarr(path, group="trajectory")
+        np.testing.assert_array_equal(along.M, measure(grown))
+        assert np.isnan(along.overlap.values[new]).all()
 
-    status = np.where(new, 0, 1).astype(np.int8)
-    for blocks in pending_blocks(GROWN, GROWN, status, 4):
-        for block in blocks:
-            write_block(path, block, make_results(block))
-    assert_holds(open_store(path), GROWN)
+    fill_store(path, grown, np.where(new, 0, 1).astype(np.int8))
+    assert_store_holds(path, grown)
+    assert_holds(open_store(path), grown)
 
 
 @pytest.mark.parametrize(
@@ -308,11 +474,23 @@ def test_growth_on_every_axis_keeps_everything(filled: Path, tmp_path: Path) -> 
     [
         Grid("alpha", GRID.values[::-1], GRID.N, GRID.seeds, GRID.inits),
         Grid("alpha", GRID.values, GRID.N, GRID.seeds[:3], GRID.inits),
-        Grid("snr", GRID.values, GRID.N, GRID.seeds, GRID.inits),
     ],
 )
 def test_growth_that_would_move_labels_is_refused(path: Path, grid: Grid) -> None:
     with pytest.raises(ValueError, match="expected the labels of the store first"):
+        grow_store(path, grid, measure(grid), {})
+    assert read_grid(path) == GRID
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        (replace(GRID, control="snr"), "control parameter: expected 'alpha' in both"),
+        (replace(GRID, replicas=2), "axis replica: expected no replicas .*, got 2 replicas"),
+    ],
+)
+def test_growth_to_another_kind_of_cube_is_refused(path: Path, grid: Grid, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         grow_store(path, grid, measure(grid), {})
     assert read_grid(path) == GRID
 
@@ -334,83 +512,93 @@ import numpy as np
 from store.array_store import create_store, grow_store
 from store.keys import Grid
 
-folder, grid, *moments = sys.argv[1:]
-grid = eval(grid)
+folder, grid, times, *moments = sys.argv[1:]
+grid, times = eval(grid), eval(times)
 measurements = np.rint(np.outer(grid.values, grid.N)).astype(int)
 
-def count_down(moment):
-    left = [moment]
+def count_renames(most):
+    seen = [0]
     def hook(event, arguments):
         if event == "os.rename":
-            left[0] -= 1
-            if left[0] < 0:
+            if seen[0] == most:
                 os.kill(os.getpid(), signal.SIGKILL)
+            seen[0] += 1
     sys.addaudithook(hook)
+    return seen
 
-for moment in moments:  # fork before any thread exists, so that each child is a clean process
-    pid = os.fork()
+def work(path):
+    if path.exists():
+        grow_store(path, grid, measurements, {"revision": 2})
+    else:
+        options = {"block_seeds": 4, "attributes": {"revision": 2}, "times": times}
+        create_store(path, grid, measurements, **options)
+
+renames = 0
+for moment in ("whole", *moments):
+    end, start = os.pipe()
+    pid = os.fork()  # before any thread exists, so that each child is a clean process
     if pid == 0:
-        path = Path(folder) / f"{moment}.zarr"
-        count_down(int(moment))
-        if path.exists():
-            grow_store(path, grid, measurements, {"revision": 2})
-        else:
-            create_store(path, grid, measurements, block_seeds=4, attributes={"revision": 2})
+        most = -1 if moment == "whole" else int(moment) % renames
+        seen = count_renames(most)
+        work(Path(folder) / f"{moment}.zarr")
+        os.write(start, str(seen[0]).encode())
         os._exit(0)
+    os.close(start)
+    renames = int(os.read(end, 20) or renames)
     print(moment, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
-"""Creates or grows ``{moment}.zarr``, killed just before its rename number `moment`."""
+"""Creates or grows ``{moment}.zarr``, killed just before its rename number `moment`, the last
+being -1; and ``whole.zarr`` without being killed."""
+
+MOMENTS = (0, 11, 30, -7, -4, -3, -2, -1)
 
 
-def run_killed(folder: Path, grid: Grid, moments: list[int]) -> dict[int, bool]:
-    """Moments, and whether the process finished before that moment came."""
+def run_killed(folder: Path, grid: Grid, kind: Kind) -> None:
+    labels = (repr(kind.make(grid)), repr(kind.times))
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(folder), repr(grid), *map(str, moments)],
+        [sys.executable, "-c", KILLED, str(folder), *labels, *map(str, MOMENTS)],
         capture_output=True,
         text=True,
         check=True,
         timeout=120,
     )
-    codes = dict(map(int, line.split()) for line in done.stdout.splitlines())
-    assert set(codes.values()) <= {0, -9}, done.stderr
-    return {moment: code == 0 for moment, code in codes.items()}
+    codes = dict(line.split() for line in done.stdout.splitlines())
+    assert codes == {"whole": "0"} | {str(moment): "-9" for moment in MOMENTS}, done.stderr
 
 
-def test_killed_creation_leaves_nothing_or_all(tmp_path: Path) -> None:
-    finished = run_killed(tmp_path, GRID, [0, 1, 15, *range(26, 36), 60])
-    assert not finished[29]
-    assert finished[60]
-    for moment, all_done in finished.items():
+def test_killed_creation_leaves_nothing(tmp_path: Path, kind: Kind) -> None:
+    run_killed(tmp_path, GRID, kind)
+    assert [path.name for path in tmp_path.glob("*.zarr")] == ["whole.zarr"]
+    for moment in (0, -1):
+        create_empty(tmp_path / f"{moment}.zarr", kind)
+    for moment in (0, -1, "whole"):
         path = tmp_path / f"{moment}.zarr"
-        assert path.exists() == all_done
-        if not all_done:
-            create_store(path, GRID, measure(GRID), block_seeds=4, attributes={})
-        assert read_grid(path) == GRID
+        assert (read_grid(path), read_times(path)) == (kind.make(GRID), kind.times)
 
 
-def test_killed_growth_leaves_the_old_cube_and_heals(filled: Path, tmp_path: Path) -> None:
-    moments = [0, 1, 11, 22, 23, 24, 26, 28, 29, 30, 60]
-    for moment in moments:
+def test_killed_growth_leaves_the_old_cube_and_heals(
+    filled: Path, kind: Kind, tmp_path: Path
+) -> None:
+    for moment in ("whole", *MOMENTS):
         shutil.copytree(filled, tmp_path / f"{moment}.zarr")
-    finished = run_killed(tmp_path, GROWN, moments)
-    assert not finished[23]
-    assert finished[60]
-    smaller = GRID.union(Grid("alpha", (5.0,), (64,), (6, 7), ("random",)))
-    for moment, all_done in finished.items():
+    run_killed(tmp_path, GROWN, kind)
+    grid, grown = kind.make(GRID), kind.make(GROWN)
+    assert read_grid(tmp_path / "whole.zarr") == grown
+    smaller = grid.union(kind.make(Grid("alpha", (5.0,), (64,), (6, 7), ("random",))))
+    for moment in MOMENTS:
         path = tmp_path / f"{moment}.zarr"
         cube = xr.open_zarr(path)
-        assert read_grid(path) == (GROWN if all_done else GRID)
-        assert ("revision" in cube.attrs) == all_done
-        np.testing.assert_array_equal(cube.M, measure(read_grid(path)))
-        np.testing.assert_array_equal(
-            cube.seed.values, (GROWN if all_done else GRID).seeds, err_msg=f"moment {moment}"
-        )
-        if not all_done:  # go on with the old cube, then grow to another one than was begun
-            part = Block("alpha", 1.5, 64, (4, 5), INITS)
-            write_block(path, part, make_results(part))
-            grow_store(path, smaller, measure(smaller), {})
-            assert_holds(open_store(path), Grid("alpha", (1.5,), (64, 128), GRID.seeds, INITS))
-            union = smaller.union(GROWN)
-            grow_store(path, union, measure(union), {})
-            np.testing.assert_array_equal(open_store(path).overlap.notnull().sum(), 72)
-    assert_holds(open_store(tmp_path / "23.zarr"), GRID)
+        assert read_grid(path) == grid
+        assert "revision" not in cube.attrs
+        np.testing.assert_array_equal(cube.M, measure(grid))
+        np.testing.assert_array_equal(cube.seed.values, grid.seeds, err_msg=f"moment {moment}")
+        for child in xr.open_datatree(path, engine="zarr").children.values():
+            assert dict(child.sizes) == {**cube.sizes, "time": len(TIMES)}
+        # go on with the old cube, then grow to another one than was begun
+        write_numbers(path, Block("alpha", 1.5, 64, (4, 5), INITS, kind.replicas))
+        grow_store(path, smaller, measure(smaller), {})
+        assert_store_holds(path, kind.make(Grid("alpha", (1.5,), (64, 128), GRID.seeds, INITS)))
+        union = smaller.union(grown)
+        grow_store(path, union, measure(union), {})
+        assert int(open_store(path).overlap.notnull().sum()) == 72 * (kind.replicas or 1)
+    assert_store_holds(tmp_path / "-1.zarr", grid)

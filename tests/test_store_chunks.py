@@ -1,5 +1,7 @@
 """Places of blocks in chunks, and the cut of pending cells into blocks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,6 +20,18 @@ def test_empty_store_gives_whole_chunks() -> None:
     assert len(tasks) == 2 * 2 * 3
     assert tasks[0] == (Block("alpha", 2.5, 64, (0, 1, 2, 3), INITS),)
     assert tasks[2] == (Block("alpha", 2.5, 64, (8, 9), INITS),)
+
+
+def test_a_pair_is_pending_with_all_its_replicas_if_one_is() -> None:
+    grid = replace(GRID, replicas=3)
+    status = np.full(grid.shape, Status.DONE, np.int8)
+    status[1, 0, 5, 1, 2] = status[1, 0, 6, 1, :] = Status.PENDING
+    status[0, 0, 0, 0, 1] = Status.FAILED
+    ((block,),) = pending_blocks(grid, grid, status, 4)
+    assert block == Block("alpha", 1.5, 64, (5, 6), ("spectral",), replicas=3)
+    region, seeds, inits = locate_block(grid, block, 4)
+    assert region == (*(slice(1, 2), slice(0, 1), slice(4, 8), slice(0, 3)), slice(0, 3))
+    assert (seeds, inits) == ([1, 2], [1])
 
 
 def test_finished_store_gives_nothing() -> None:
@@ -62,32 +76,38 @@ def test_labels_must_be_in_the_store() -> None:
     entropy=st.integers(0, 2**32 - 1),
     block_seeds=st.integers(1, 12),
     done=st.floats(0, 1),
+    replicas=st.sampled_from([None, 1, 2]),
     data=st.data(),
 )
 def test_blocks_cover_the_pending_wanted_cells_exactly_once(
-    entropy: int, block_seeds: int, done: float, data: st.DataObject
+    entropy: int, block_seeds: int, done: float, replicas: int | None, data: st.DataObject
 ) -> None:
+    grid = replace(GRID, replicas=replicas)
     wanted = Grid(
         "alpha",
         tuple(data.draw(st.lists(st.sampled_from(GRID.values), min_size=1, unique=True))),
         tuple(data.draw(st.lists(st.sampled_from(GRID.N), min_size=1, unique=True))),
         tuple(data.draw(st.lists(st.sampled_from(GRID.seeds), min_size=1, unique=True))),
         tuple(data.draw(st.lists(st.sampled_from(GRID.inits), min_size=1, unique=True))),
+        replicas,
     )
-    status = (np.random.default_rng(entropy).random(GRID.shape) < done).astype(np.int8)
-    covered = np.zeros(GRID.shape, int)
+    status = (np.random.default_rng(entropy).random(grid.shape) < done).astype(np.int8)
+    covered = np.zeros(grid.shape, int)
     chunks = set()
-    for blocks in pending_blocks(GRID, wanted, status, block_seeds):
+    for blocks in pending_blocks(grid, wanted, status, block_seeds):
         regions = set()
         for block in blocks:
-            covered[np.ix_(*GRID.find(block.grid))] += 1
-            regions.add(str(locate_block(GRID, block, block_seeds)[0]))
+            covered[np.ix_(*grid.find(block.grid))] += 1
+            regions.add(str(locate_block(grid, block, block_seeds)[0]))
         assert len(regions) == 1
         assert not regions & chunks
         chunks |= regions
-    expected = np.zeros(GRID.shape, int)
-    expected[np.ix_(*GRID.find(wanted))] = 1
-    np.testing.assert_array_equal(covered, expected * (status == Status.PENDING))
+    expected = np.zeros(grid.shape, int)
+    expected[np.ix_(*grid.find(wanted))] = 1
+    pending = status == Status.PENDING
+    if replicas:  # a pair of seed and init is computed with all its replicas
+        pending = np.broadcast_to(pending.any(axis=-1, keepdims=True), grid.shape)
+    np.testing.assert_array_equal(covered, expected * pending)
 
 
 def test_block_is_located_inside_its_chunk() -> None:
@@ -95,7 +115,8 @@ def test_block_is_located_inside_its_chunk() -> None:
     region, seeds, inits = locate_block(GRID, block, 4)
     assert region == (slice(1, 2), slice(0, 1), slice(8, 10), slice(0, 3))
     assert (seeds, inits) == ([1, 0], [2, 0])
-    assert chunk_shape(4) == (1, 1, 4, INITS_PER_CHUNK)
+    assert chunk_shape(GRID, 4) == (1, 1, 4, INITS_PER_CHUNK)
+    assert chunk_shape(replace(GRID, replicas=3), 4) == (1, 1, 4, INITS_PER_CHUNK, 3)
 
 
 def test_block_over_two_chunks_is_refused() -> None:

@@ -1,5 +1,7 @@
 """Labels of grids and blocks, and the random streams that follow from them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,20 @@ def test_positions_follow_the_labels() -> None:
     assert GRID.find(wanted) == ([1], [1, 0], [2, 0], [1])
 
 
+def test_replicas_are_an_axis_that_does_not_grow() -> None:
+    grid = replace(GRID, replicas=2)
+    assert grid.shape == (2, 2, 3, 2, 2)
+    assert grid.axes()["replica"] == (0, 1)
+    assert grid.union(replace(grid, seeds=(7,))).shape == (2, 2, 4, 2, 2)
+    assert grid.find(replace(grid, seeds=(2, 0))) == ([0, 1], [0, 1], [2, 0], [0, 1], [0, 1])
+    assert "replica" not in GRID.axes()
+    for other in (GRID, replace(grid, replicas=3)):
+        for mix in (grid.union, grid.missing_from, grid.find):
+            expected = "axis replica: expected (no|[23]) replicas in both .*, got (no|[23]) rep"
+            with pytest.raises(ValueError, match=expected):
+                mix(other)
+
+
 def test_unknown_labels_have_no_position() -> None:
     with pytest.raises(ValueError, match=r"got \{'N': \(256,\)\} beside them; grow the store"):
         GRID.find(Grid("alpha", (1.5,), (256,), (0,), ("random",)))
@@ -55,11 +71,13 @@ def test_grids_of_different_control_do_not_mix() -> None:
             ((1.5,), (64, 64), (0,), ("random",)),
             r"axis N: expected each label once, got \(64, 64\)",
         ),
+        (((1.5,), (64,), (0,), ("random",), 0), "axis replica: expected at least one label"),
         (((float("inf"),), (64,), (0,), ("random",)), "axis alpha: expected finite labels"),
     ],
 )
 def test_bad_axes_are_refused(
-    labels: tuple[tuple[float, ...], tuple[int, ...], tuple[int, ...], tuple[str, ...]],
+    labels: tuple[tuple[float, ...], tuple[int, ...], tuple[int, ...], tuple[str, ...]]
+    | tuple[tuple[float, ...], tuple[int, ...], tuple[int, ...], tuple[str, ...], int],
     message: str,
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -71,6 +89,10 @@ def test_block_key_is_readable_and_stable() -> None:
     assert block.key == "alpha=2.5,N=128,seeds=16-31+40+42-43,inits=random+spectral"
     assert block.shape == (19, 2)
     assert block.runs == 38
+    wide = replace(block, replicas=3)
+    assert wide.key == f"{block.key},replicas=3"
+    assert (wide.shape, wide.runs) == ((19, 2, 3), 114)
+    assert wide.grid.shape == (1, 1, 19, 2, 3)
 
 
 def test_block_key_keeps_every_digit_of_the_control_value() -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -119,6 +120,30 @@ def test_quarantine_is_recorded_at_once_and_cleared_for_a_retry(path: Path) -> N
         assert ledger.clear() == 19
         assert ledger.failures() == []
     assert counts(path) == {"pending": 35, "done": 1, "failed": 0, "quarantined": 0}
+
+
+def test_replicas_have_a_status_each_and_are_repeated_together(tmp_path: Path) -> None:
+    path = tmp_path / "replicas.zarr"
+    grid = replace(GRID, replicas=2)
+    block = replace(BLOCK, replicas=2)
+    create_store(path, grid, np.full((2, 1), 100), block_seeds=4, attributes={})
+    with Ledger(path) as ledger:
+        codes = np.full(block.shape, Status.DONE)
+        codes[2, 1, 1] = Status.FAILED
+        ledger.mark(block, codes)
+        with pytest.raises(SchemaError, match=r"of shape \(4, 3, 2\), got"):
+            ledger.mark(block, codes[..., 0])
+    assert counts(path) == {"pending": 48, "done": 23, "failed": 1, "quarantined": 0}
+    status = xr.open_zarr(path).status.sel(alpha=1.5, N=64, seed=2, init="spectral")
+    assert status.values.tolist() == [Status.DONE, Status.FAILED]
+
+    with Ledger(path) as ledger:
+        assert ledger.clear() == 1
+        ((again,), *_) = [task for task in ledger.pending(grid) if task[0].value == 1.5]
+        assert again == Block("alpha", 1.5, 64, (2,), ("spectral",), 2)
+        give_up(ledger, again)  # the other replica's data are still there
+        assert ledger.failures()[0]["key"].endswith("seeds=2,inits=spectral,replicas=2")
+    assert counts(path) == {"pending": 48, "done": 23, "failed": 0, "quarantined": 1}
 
 
 def test_record_of_failures_does_not_disturb_readers(path: Path) -> None:

@@ -9,12 +9,16 @@ from numpy.typing import NDArray
 from store.schema import (
     CONTROLS,
     RESULTS,
+    TIME,
+    TRAJECTORY,
     SchemaError,
     Status,
     check_results,
+    check_trajectory,
     coordinate_variables,
     cube_axes,
     cube_variables,
+    trajectory_variables,
 )
 
 Results = dict[str, NDArray[np.generic]]
@@ -30,19 +34,35 @@ def make_results(shape: tuple[int, int]) -> Results:
 
 @pytest.mark.parametrize("control", CONTROLS)
 def test_every_variable_says_what_it_is(control: str) -> None:
-    rows = coordinate_variables(control) + cube_variables(control)
-    assert len({row.name for row in rows}) == len(rows)
-    for row in rows:
+    labels = (*coordinate_variables(control, replicas=True), TIME)
+    cube, along = (
+        table(control, replicas=True) for table in (cube_variables, trajectory_variables)
+    )
+    for rows in (labels + cube, labels + along):
+        assert len({row.name for row in rows}) == len(rows)
+    for row in labels + cube + along:
         attributes = row.attributes()
         assert attributes["units"]
         assert attributes["long_name"]
-        assert set(row.dims) <= set(cube_axes(control))
+        assert set(row.dims) <= {*cube_axes(control, replicas=True), "time"}
         json.dumps(attributes, allow_nan=False)
 
 
 def test_cube_has_four_axes_and_the_control_first() -> None:
     assert cube_axes("snr") == ("snr", "N", "seed", "init")
     assert all(row.dims == cube_axes("snr") for row in cube_variables("snr"))
+
+
+def test_replicas_are_the_last_axis_of_the_cube_and_times_come_after() -> None:
+    assert cube_axes("alpha", replicas=True) == ("alpha", "N", "seed", "init", "replica")
+    assert "replica" in {row.name for row in coordinate_variables("alpha", replicas=True)}
+    assert "replica" not in {row.name for row in coordinate_variables("alpha")}
+    for replicas in (False, True):
+        axes = cube_axes("alpha", replicas=replicas)
+        rows = trajectory_variables("alpha", replicas=replicas)
+        assert {row.name for row in rows} == set(TRAJECTORY)
+        assert all(row.dims == (*axes, "time") for row in rows)
+        assert all(row.dims == axes for row in cube_variables("alpha", replicas=replicas))
 
 
 def test_results_are_the_cube_without_status() -> None:
@@ -60,7 +80,7 @@ def test_codes_carry_their_meanings() -> None:
 
 def test_units_do_not_turn_numbers_into_durations() -> None:
     """Xarray reads "seconds", "hours", … as time differences; the schema must avoid those words."""
-    units = {row.units for row in cube_variables("alpha")}
+    units = {row.units for row in (*cube_variables("alpha"), *trajectory_variables("alpha"), TIME)}
     assert units == {"1", "s"}
 
 
@@ -99,3 +119,35 @@ def test_missing_results_are_refused_by_name() -> None:
     del results["loss"]
     with pytest.raises(SchemaError, match=r"missing \['loss'\], got beside them \[\]"):
         check_results(results, (3, 2), "block")
+
+
+def test_results_with_replicas_and_along_runs_have_their_shapes() -> None:
+    replicas = {
+        name: np.zeros((3, 2, 4), values.dtype) for name, values in make_results((3, 2)).items()
+    }
+    check_results(replicas, (3, 2, 4), "block")
+    with pytest.raises(SchemaError, match=r"shape \(3, 2, 5\) \[seeds, inits, replicas\]"):
+        check_results(replicas, (3, 2, 5), "block")
+    check_trajectory({}, (3, 2, 0), "block")
+    along = {name: np.zeros((3, 2, 4, 7)) for name in TRAJECTORY}
+    check_trajectory(along, (3, 2, 4, 7), "block")
+    with pytest.raises(SchemaError, match=r"overlap: .*\[seeds, inits, replicas, times\], got fl"):
+        check_trajectory(along, (3, 2, 4, 8), "block")
+    with pytest.raises(SchemaError, match=r"\(3, 2, 4\) \[seeds, inits, times\]"):
+        check_trajectory(along, (3, 2, 4), "block")
+
+
+@pytest.mark.parametrize(
+    ("names", "times", "message"),
+    [
+        (TRAJECTORY, 0, r"^block 7: expected nothing along the runs.*no times; got \['overlap'"),
+        ((), 7, r"^block 7: .*schema\.TRAJECTORY; missing \['overlap'"),
+        (TRAJECTORY[1:], 7, r"missing \['overlap'\], got beside them \[\]"),
+        ((*TRAJECTORY, "speed"), 7, r"missing \[\], got beside them \['speed'\]"),
+    ],
+)
+def test_wrong_trajectories_are_refused_by_name(
+    names: tuple[str, ...], times: int, message: str
+) -> None:
+    with pytest.raises(SchemaError, match=message):
+        check_trajectory({name: np.zeros((3, 2, 7)) for name in names}, (3, 2, times), "block 7")

@@ -25,6 +25,7 @@ from pipeline.kernel.inits import (
     spectral_starts,
 )
 from pipeline.kernel.observables import (
+    SNAPSHOT,
     HessianSnapshot,
     hessian_snapshot,
     observe_path,
@@ -113,7 +114,8 @@ class BlockResult:
     values : mapping of name to array [seeds, inits, replicas]
         The variables of the store's schema.
     trajectory : mapping of name to float array [seeds, inits, replicas, times]
-        Observables along the run, NaN after its end; empty if no times were asked for.
+        Observables along the run, NaN after its end and where not asked for; empty without times.
+        The gain is followed on the equator, also beyond the end of the run.
     finished : bool array [seeds, inits, replicas]
         False where a run failed numerically; its values are then NaN, -1 where NaN is no option.
     failures : mapping of (seed, init, replica) indices to text
@@ -224,13 +226,11 @@ def _trajectory(
         return {}
     starts, run = runs
     along = observe_path(landscape, run.path, owner, probe if task.hessian_along else None)
+    along["gain"] = np.full((len(owner), len(task.times)), np.nan)
     if task.gain:
+        tolerance = task.dynamics.tolerance or _GAIN_TOLERANCE
         along["gain"] = signal_gain(
-            landscape,
-            starts.w,
-            owner,
-            times=task.times,
-            tolerance=task.dynamics.tolerance or _GAIN_TOLERANCE,
+            landscape, starts.w, owner, times=task.times, tolerance=tolerance
         )
     return along
 
@@ -274,5 +274,4 @@ def _starts(
 
 
 def _snapshot_columns(snapshot: HessianSnapshot, moment: str) -> dict[str, NDArray[np.float64]]:
-    names = ("lambda1", "lambda2", "alignment", "residual")
-    return {f"{name}_{moment}": getattr(snapshot, name) for name in names}
+    return {f"{name}_{moment}": getattr(snapshot, name) for name in SNAPSHOT}

@@ -12,6 +12,10 @@ from pipeline.kernel.spectrum import LowestPairs, SymmetricBatch, lowest_pairs
 Floats = NDArray[np.float64]
 
 
+POINT = ("overlap", "loss", "multiplier")
+SNAPSHOT = ("lambda1", "lambda2", "alignment", "residual")
+
+
 class ObservedLandscape(Protocol):
     """What the observables ask of a model."""
 
@@ -100,8 +104,8 @@ def observe_path(
 ) -> dict[str, Floats]:
     """Observables along `path` [trajectories, times, N], each [trajectories, times].
 
-    ``overlap``, ``loss``, ``multiplier``; with a `probe` also ``lambda1``, ``lambda2``,
-    ``alignment`` and ``residual``. NaN where the path is, after the end of a run.
+    ``overlap``, ``loss``, ``multiplier``, ``lambda1``, ``lambda2``, ``alignment``, ``residual``.
+    NaN where the path is, after the end of a run; the last four also without a `probe`.
 
     Parameters
     ----------
@@ -111,9 +115,7 @@ def observe_path(
         Starting vectors of Lanczos at the first time. Later snapshots start from the vectors of
         the one before, which saves about a quarter of the products.
     """
-    names = ["overlap", "loss", "multiplier"]
-    names += ["lambda1", "lambda2", "alignment", "residual"] if probe is not None else []
-    observed = {name: np.full(path.shape[:2], np.nan) for name in names}
+    observed = {name: np.full(path.shape[:2], np.nan) for name in (*POINT, *SNAPSHOT)}
     start = None if probe is None else probe / _norm(probe)
     for k in range(path.shape[1]):
         alive = np.flatnonzero(np.isfinite(path[:, k, 0]))
@@ -122,7 +124,7 @@ def observe_path(
             observed[name][alive, k] = column
         if start is not None and probe is not None and len(alive):
             snapshot = hessian_snapshot(landscape, w, owners, start[alive])
-            for name in ("lambda1", "lambda2", "alignment", "residual"):
+            for name in SNAPSHOT:
                 observed[name][alive, k] = getattr(snapshot, name)
             # the probe's share finds a direction that was not there before
             fresh = 0.05 * probe[alive] / _norm(probe[alive])

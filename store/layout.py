@@ -1,0 +1,91 @@
+"""Which arrays a store has, how long and how they are cut: what follows from its labels."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from store.chunks import chunk_shape
+from store.keys import Grid
+from store.schema import (
+    TIME,
+    Variable,
+    coordinate_variables,
+    cube_variables,
+    trajectory_variables,
+)
+
+ALONG_RUNS: Final = "trajectory"
+"""Group of what is known along the runs, with labels of its own to be opened alone."""
+
+# least chunk of labels and status, but for replicas: one file until a campaign is large
+_ROOM = (16, 8, 256, 4)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The arrays of a store.
+
+    Parameters
+    ----------
+    grid : Grid
+        Labels of the axes.
+    block_seeds : int
+        Seeds in a chunk.
+    times : tuple of float
+        Times at which runs are shown; without any there is no group for them.
+    """
+
+    grid: Grid
+    block_seeds: int
+    times: tuple[float, ...] = ()
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Groups below the root."""
+        return (ALONG_RUNS,) if self.times else ()
+
+    def arrays(self) -> dict[str, Variable]:
+        """Row of the schema of each array, by its path below the root."""
+        control, replicas = self.grid.control, self.grid.replicas is not None
+        labels = coordinate_variables(control, replicas=replicas)
+        cube = cube_variables(control, replicas=replicas)
+        arrays = {row.name: row for row in (*labels, *cube)}
+        if self.times:
+            along = trajectory_variables(control, replicas=replicas)
+            arrays |= {f"{ALONG_RUNS}/{row.name}": row for row in (*labels, TIME, *along)}
+        return arrays
+
+    def shape(self, row: Variable) -> tuple[int, ...]:
+        """Shape of an array."""
+        lengths = dict(zip(self.grid.axes(), self.grid.shape, strict=True))
+        lengths["time"] = len(self.times)
+        return tuple(lengths[dim] for dim in row.dims)
+
+    def chunks(self, row: Variable) -> tuple[int, ...]:
+        """Chunk of an array: that of a block where workers write, else as few as can be.
+
+        Axes that cannot grow are never cut.
+        """
+        if self.in_cube(row) and row.name != "status":
+            along = chunk_shape(self.grid, self.block_seeds)
+        else:
+            along = (*map(_round_up, self.grid.shape[:4], _ROOM), *self.grid.shape[4:])
+        sizes = dict(zip(self.grid.axes(), along, strict=True))
+        sizes["time"] = len(self.times)
+        return tuple(sizes[dim] for dim in row.dims)
+
+    def in_cube(self, row: Variable) -> bool:
+        """Whether an array has a number, or several, for each run."""
+        return set(self.grid.axes()) <= set(row.dims)
+
+    def labels(self, measurements: NDArray[np.integer[Any]]) -> dict[str, object]:
+        """Values of the coordinates by their path; `measurements` [values, N] is one of them."""
+        known = {**self.grid.axes(), "M": measurements, "time": self.times}
+        return {path: known[row.name] for path, row in self.arrays().items() if row.name in known}
+
+
+def _round_up(length: int, least: int) -> int:
+    """Power of two that is at least `length` and `least`."""
+    return max(least, 1 << (length - 1).bit_length())
