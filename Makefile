@@ -7,7 +7,7 @@ INSTALLED = $(VENV)/installed
 PYTHONPATH =
 export PYTHONPATH
 
-.PHONY: demo test test-slow lint types format clean
+.PHONY: demo test test-slow bench lint types format clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED)  ## the main job: the campaign `quickstart`, its tables and its figure
@@ -18,6 +18,10 @@ test: $(INSTALLED)  ## the fast tests, some minutes
 
 test-slow: $(INSTALLED)  ## all tests, with statistics and real clusters
 	$(BIN)/python -m pytest --runslow
+
+bench: $(INSTALLED)  ## the kernel against the machine's limits, some minutes; wants an idle machine
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_all.py \
+		--output tests/benchmarks/RESULTS.md
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

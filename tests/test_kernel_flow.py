@@ -246,8 +246,8 @@ def test_mirrored_starts_mirror_the_run_to_the_last_bit():
 def test_path_is_where_a_run_to_that_time_ends(on_equator):
     landscape, w0, owner = retrieval(n=20, alpha=2.0)
     times = (0.02, 0.3, 0.31, 1.0, 2.7)
-    tight = [Flow(landscape, t, 1e-7, on_equator).run(w0, owner).w for t in times]
-    for tolerance in (1e-2, 1e-3, 1e-4, 1e-5):
+    tight = [Flow(landscape, t, 1e-6, on_equator).run(w0, owner).w for t in times]
+    for tolerance in (1e-2, 1e-3, 1e-4):
         result = Flow(landscape, 3.0, tolerance, on_equator).run(w0, owner, times)
         assert result.path.shape == (3, 5, 20)
         assert rms(result.path - np.stack(tight, axis=1)).max() < 2 * tolerance ** (2 / 3)
@@ -301,12 +301,10 @@ def test_path_is_nan_after_the_end_of_a_run():
     assert 3 <= np.sum(result.outcome == Outcome.RECOVERED) < 6
     known = np.isfinite(result.path)
     np.testing.assert_array_equal(known.all(axis=2), known.any(axis=2))
-    reached = np.array(times) <= result.time[:, None]
-    np.testing.assert_array_equal(known.all(axis=2), reached)
+    before = np.array(times) <= np.minimum(result.hit_time, result.time)[:, None]
+    np.testing.assert_array_equal(known.all(axis=2), before)
     overlap = np.abs(np.vecdot(result.path, landscape.signals[:, None])) / 20
-    before = np.array(times) < result.hit_time[:, None]
-    assert np.all(overlap[before & reached] < 0.99)
-    assert np.all(overlap[~before & reached] >= 0.99 - 1e-6)
+    assert np.all(overlap[before] < 0.99 + 1e-6)
 
 
 def test_path_of_a_start_that_has_recovered_is_that_start():

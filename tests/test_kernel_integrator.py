@@ -78,14 +78,13 @@ def rms(difference):
 # -- order and error control ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [8, 30])
-def test_order_two_by_slope_against_the_closed_form(n):
+def test_order_two_by_slope_against_the_closed_form():
     """Steps held equal by a stiffness so large that the stability limit is what bounds them."""
     steps, errors = np.array([8, 16, 32, 64]), []
     for count in steps:
         # 1.1 is the integrator's margin on the stiffness it is given
         claimed = stable_step(200) * count / 1.1
-        system, y = linear(n=n, seed=n, kind=Claimed, factor=claimed, tolerance=1e3)
+        system, y = linear(n=30, kind=Claimed, factor=claimed, tolerance=1e3)
         result = integrate(system, y, 1.0, 1e3)
         np.testing.assert_array_equal(result.outcome, Outcome.NOT_RECOVERED)
         errors.append(rms(result.y - system.exact(y, 1.0)).max())

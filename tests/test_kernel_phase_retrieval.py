@@ -198,6 +198,44 @@ def test_hessian_products_against_its_dense_matrix(measurements, dimension, dtyp
             assert error <= 20 * np.finfo(dtype).eps * size
 
 
+@pytest.mark.parametrize("dtype", [FLOAT64, FLOAT32])
+@pytest.mark.parametrize("sphere", [True, False])
+@pytest.mark.parametrize(("measurements", "dimension"), [(40, 15), (10, 30), (1500, 200)])
+def test_gradient_and_product_against_gradient_and_hessian(measurements, dimension, sphere, dtype):
+    """∇²L u = H u + μ u; instances with one, two and three trajectories."""
+    landscape = drawn(3, a=0.3, measurements=measurements, dimension=dimension, dtype=dtype)
+    w, _ = points(landscape, 2, sphere=sphere)
+    owner = np.array([0, 1, 1, 2, 2, 2])
+    u = np.random.default_rng(3).standard_normal(w.shape).astype(dtype)
+    before = w.copy(), u.copy()
+    gradient, predictions, product = landscape.gradient_and_product(w, u, owner)
+    np.testing.assert_array_equal((w, u), before)
+    expected, expected_predictions = landscape.gradient(w, owner)
+    hessian = landscape.hessian(w, owner)
+    expected_product = hessian.apply(u, np.arange(6))
+    expected_product += hessian.multiplier[:, None].astype(dtype) * u
+    for row in range(6):
+        accuracy = 30 * np.finfo(dtype).eps
+        assert relative(gradient[row], expected[row]) < accuracy
+        assert relative(predictions[row], expected_predictions[row]) < accuracy
+        size = np.linalg.norm(hessian.dense(row), 2) + abs(hessian.multiplier[row])
+        error = np.linalg.norm(product[row] - expected_product[row])
+        assert error < accuracy * size * np.linalg.norm(u[row])
+    assert gradient.dtype == predictions.dtype == product.dtype == dtype
+
+
+def test_gradient_and_product_of_a_trajectory_does_not_depend_on_other_instances():
+    landscape = drawn(3, measurements=300, dimension=100)
+    w, owner = points(landscape, 3)
+    u = w[::-1].copy()
+    together = landscape.gradient_and_product(w, u, owner)
+    for instance in range(3):
+        rows = owner == instance
+        alone = landscape.gradient_and_product(w[rows], u[rows], owner[rows])
+        for one, other in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(one, other[rows])
+
+
 # -- symmetries and the minimum -------------------------------------------------------------------
 
 
@@ -280,6 +318,18 @@ def test_an_instance_does_not_depend_on_the_others_drawn_with_it():
     np.testing.assert_array_equal(together.operators[2].matrix, alone.operators[0].matrix)
     for name in ("signals", "labels_squared", "weights", "row_norms"):
         np.testing.assert_array_equal(getattr(together, name)[2], getattr(alone, name)[0])
+
+
+@pytest.mark.parametrize("dtype", [FLOAT64, FLOAT32])
+def test_more_replicas_leave_the_first_ones_as_they_are(dtype):
+    three = draw_starts(streams(4), "start", 15, dtype, 3)
+    assert three.shape == (12, 15)
+    assert three.dtype == dtype
+    for k in (1, 2):
+        fewer = draw_starts(streams(4), "start", 15, dtype, k)
+        np.testing.assert_array_equal(fewer.reshape(4, k, 15), three.reshape(4, 3, 15)[:, :k])
+    np.testing.assert_array_equal(draw_starts(streams(4), "start", 15, dtype), three[::3])
+    assert len(np.unique(three[:, 0])) == 12
 
 
 def test_gradient_of_a_trajectory_does_not_depend_on_other_instances():

@@ -126,12 +126,12 @@ class PathRecorder:
         self._times = np.array([*times, np.inf])
         self._next = np.zeros(len(y), dtype=np.intp)
 
-    def record(self, step: Step) -> None:
-        """Keep the states at those requested times that the steps pass."""
+    def record(self, step: Step, until: Floats) -> None:
+        """Keep the states at those requested times that the steps pass, up to `until` [steps]."""
         rows = np.arange(len(step.place))
         while len(rows):
             due = self._times[self._next[step.place[rows]]]
-            passed = due <= step.end[rows]
+            passed = due <= until[rows]
             rows, due = rows[passed], due[passed]
             place = step.place[rows]
             if len(rows):
@@ -182,7 +182,6 @@ class _SphereFlow:
 
     def arrive(self, step: Step) -> Mask:
         """Find which steps end at |m| ≥ 0.99, and when within the step that was."""
-        self.recorder.record(step)
         signal = self.flow.landscape.signals[self.owner[step.place]]
         n = self.flow.landscape.dimension
         m1 = np.vecdot(step.y1, signal) / n
@@ -191,6 +190,7 @@ class _SphereFlow:
             parts = (step.y0[k], step.h[k] * step.f0[k], step.y1[k], step.h[k] * step.f1[k])
             hermite = np.sign(m1[k]) * np.array([np.vecdot(x, signal[k]) / n for x in parts])
             self.hit_time[step.place[k]] = step.t[k] + step.h[k] * _first_crossing(hermite)
+        self.recorder.record(step, np.minimum(step.end, self.hit_time[step.place]))
         return np.asarray(hit)
 
 

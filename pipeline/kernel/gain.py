@@ -100,7 +100,7 @@ class _TangentFlow:
 
     def arrive(self, step: Step) -> Mask:
         """Keep the states at the requested times; nothing recovers on the equator."""
-        self.recorder.record(step)
+        self.recorder.record(step, step.end)
         return np.zeros(len(step.place), dtype=bool)
 
     def _split(self, y: Array) -> tuple[Array, Array]:
