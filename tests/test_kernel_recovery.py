@@ -45,13 +45,14 @@ def standard_error(p, q):
 def test_recovery_probabilities_of_the_spec(alpha):
     dynamics = Dynamics("flow", 1000.0, 1e-2, 0.02, 200.0, "float64")
     result = run_block(Task(1.0, N, round(alpha * N), streams(alpha, SEEDS), INITS, dynamics))
-    recovered = result.values["recovered"].sum(axis=0)
+    values = {name: column[:, :, 0] for name, column in result.values.items()}
+    recovered = values["recovered"].sum(axis=0)
     print(
         f"\nalpha = {alpha}: recovered of {SEEDS} "
         + ", ".join(f"{init} {k}" for init, k in zip(INITS, recovered, strict=True))
-        + f"; gradients {result.values['gradients'].mean(axis=0).round()}"
-        + f", init {result.values['gradients_init'].mean(axis=0).round()}"
-        + f"; {result.values['seconds'].sum():.0f} s"
+        + f"; gradients {values['gradients'].mean(axis=0).round()}"
+        + f", init {values['gradients_init'].mean(axis=0).round()}"
+        + f"; {values['seconds'].sum():.0f} s"
     )
     assert result.finished.all()
     for count, expected in zip(recovered, SECTION_7[alpha], strict=True):
