@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.kernel.batch import on_sphere
+from pipeline.kernel.flow import Flow
 from pipeline.kernel.gain import signal_gain
 from pipeline.kernel.phase_retrieval import draw_instances, draw_starts
 
@@ -208,6 +209,25 @@ def test_rises_where_the_outlier_lives():
         rise.append(signal_gain(landscape, w0, owner, times=(1.0,), tolerance=1e-2)[:, 0])
     assert rise[1].min() > 1.4
     assert rise[1].mean() > rise[0].mean() + 0.3
+
+
+def test_costs_little_more_than_the_flow_on_the_equator():
+    """In passes, each twice as wide: u is as smooth as w."""
+    landscape, w0, owner = retrieval(4, n=60)
+    passes = []
+
+    class Counting:
+        dimension, signals, stiffness = landscape.dimension, landscape.signals, landscape.stiffness
+
+        def gradient_and_product(self, w, u, owner):
+            passes.append(len(w))
+            return landscape.gradient_and_product(w, u, owner)
+
+    for tolerance in (1e-2, 1e-4):
+        passes.clear()
+        signal_gain(Counting(), w0, owner, times=(20.0,), tolerance=tolerance)
+        flow = Flow(landscape, 20.0, tolerance, on_equator=True).run(w0, owner)
+        assert sum(passes) < 2 * flow.gradients.sum()
 
 
 def test_without_times_there_is_nothing_to_give():

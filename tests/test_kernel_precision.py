@@ -32,7 +32,7 @@ def outcomes(a, alpha, duration, dtype, tolerance):
     return recovered, result.values["hit_time"][:, :, 0], gradients.mean(axis=(0, 2))
 
 
-def compare(case, one, other, seldom):
+def compare(case, one, other, *, agreement, accuracy):
     """Print and check how `other` (dtype, tolerance) agrees with `one`, run by run."""
     expected, expected_times, expected_cost = outcomes(*case, *one)
     recovered, times, cost = outcomes(*case, *other)
@@ -50,25 +50,27 @@ def compare(case, one, other, seldom):
             f"differing {differing[k]} of {SEEDS}, hitting times {100 * (ratio[k] - 1):+.3f} %, "
             f"gradients {expected_cost[k]:.0f} -> {cost[k]:.0f}"
         )
-    assert np.mean(recovered == expected) >= seldom
+    assert np.mean(recovered == expected) >= agreement
     # two standard errors of a paired difference: its discordant pairs count ±1
     assert np.all(np.abs(net) <= 2 * np.sqrt(differing))
-    assert np.all(np.abs(ratio - 1) <= 0.02)
+    assert np.all(np.abs(ratio - 1) <= accuracy)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_float32_recovers_what_float64_recovers(case):
-    compare(case, ("float64", 1e-2), ("float32", 1e-2), seldom=0.99)
+    compare(case, ("float64", 1e-2), ("float32", 1e-2), agreement=0.99, accuracy=1e-3)
     _, double, _ = outcomes(*case, "float64", 1e-2)
     _, single, _ = outcomes(*case, "float32", 1e-2)
     for k in range(len(INITS)):
-        medians = [np.median(times[np.isfinite(times)]) for times in (double[:, k], single[:, k])]
-        if np.isfinite(medians).all():
-            assert medians[1] == pytest.approx(medians[0], rel=0.02)
+        hits = [times[np.isfinite(times[:, k]), k] for times in (double, single)]
+        if len(hits[0]):
+            assert np.median(hits[1]) == pytest.approx(np.median(hits[0]), rel=0.02)
 
 
-@pytest.mark.parametrize("tolerance", [1e-2, 3e-2])
+@pytest.mark.parametrize(("tolerance", "accuracy"), [(1e-2, 0.015), (3e-2, 0.03)])
 @pytest.mark.parametrize("case", CASES)
-def test_a_loose_tolerance_recovers_what_a_tight_one_recovers(case, tolerance):
-    compare(case, ("float64", 1e-3), ("float64", tolerance), seldom=0.97)
+def test_a_loose_tolerance_recovers_what_a_tight_one_recovers(case, tolerance, accuracy):
+    """`constrained` starts recover later by 1 % at 1e-2 and by 2 % at 3e-2."""
+    tight, loose = ("float64", 1e-3), ("float64", tolerance)
+    compare(case, tight, loose, agreement=0.98, accuracy=accuracy)
     assert np.all(outcomes(*case, "float64", tolerance)[2] < outcomes(*case, "float64", 1e-3)[2])
