@@ -18,6 +18,8 @@ Response = Callable[[Array, slice], Array]
 
 _BLOCK_BYTES = 1 << 20  # rows of X that stay in a core's cache between the two products of a pass
 _BLOCK_PRODUCT = 1 << 19  # batch × elements up to which OpenBLAS multiplies without packing X first
+_BLOCK_ROWS = 256  # of X, beyond which OpenBLAS packs X for a few rows of the batch
+_COLUMNS_FROM = 8  # batch from which BLAS is faster with a trajectory a column than a row
 
 
 class GaussianOperator(Protocol):
@@ -82,13 +84,22 @@ class DenseOperator:
         """Xᵀ φ(X u) [batch, N] and X u [batch, M] for each row of `u` [batch, N]: one pass."""
         m, n = self.matrix.shape
         predictions = np.empty((len(u), m), dtype=self.matrix.dtype)
-        pulled = np.zeros((len(u), n), dtype=self.matrix.dtype)
+        if len(u) < _COLUMNS_FROM:
+            pulled = np.zeros((len(u), n), dtype=self.matrix.dtype)
+            for rows in self._row_blocks(len(u)):
+                block = self.matrix[rows]
+                predicted = u @ block.T
+                predictions[:, rows] = predicted
+                pulled += response(predicted, rows) @ block
+            return pulled, predictions
+        columns = np.ascontiguousarray(u.T)
+        pulled = np.zeros_like(columns)
         for rows in self._row_blocks(len(u)):
             block = self.matrix[rows]
-            predicted = u @ block.T
+            predicted = np.ascontiguousarray((block @ columns).T)
             predictions[:, rows] = predicted
-            pulled += response(predicted, rows) @ block
-        return pulled, predictions
+            pulled += block.T @ np.ascontiguousarray(response(predicted, rows).T)
+        return np.ascontiguousarray(pulled.T), predictions
 
     def row_norms(self) -> Array:
         """|x_i|²/N [M]."""
@@ -106,6 +117,8 @@ class DenseOperator:
         m, n = self.matrix.shape
         elements = min(_BLOCK_BYTES // self.matrix.itemsize, _BLOCK_PRODUCT // batch)
         size = max(8, elements // n)
+        if 1 < batch < _COLUMNS_FROM:
+            size = min(size, _BLOCK_ROWS)
         return [slice(start, min(start + size, m)) for start in range(0, m, size)]
 
 
