@@ -33,6 +33,7 @@ from pipeline.campaign_labels import (
 MAX_RUNS = 10**8  # the status of the runs is held in memory, one byte each
 MAX_TIMES = 1000  # all times of a block lie in one chunk
 FLOW_TOLERANCE = 1e-2
+FLOAT32_TOLERANCE = 1e-6  # the smallest that rounding in float32 leaves within reach
 
 
 def count_measurements(alpha: float, N: int) -> int:
@@ -169,8 +170,9 @@ class Dynamics(Section):
         examples=["constrained_time = 200.0"],
     )
     dtype: Literal["float64", "float32"] = Field(
-        default="float64",
-        description='the arithmetic of the runs, "float64" or "float32"',
+        default="float32",
+        validate_default=True,
+        description='the arithmetic of the runs, "float32" or "float64"',
         examples=['dtype = "float64"'],
     )
 
@@ -193,6 +195,22 @@ class Dynamics(Section):
                 FULL_SENTENCE,
                 'expected a number above 0 with method = "descent", well below 2/lambda_max of H, '
                 "got nothing; write for example learning_rate = 0.005",
+            )
+        return value
+
+    @field_validator("dtype")
+    @classmethod
+    def _check_precision(cls, value: str, info: ValidationInfo) -> str:
+        """Refuse a precision in which the flow cannot keep its tolerance."""
+        tolerance = info.data.get("tolerance")
+        if value == "float32" and tolerance is not None and tolerance < FLOAT32_TOLERANCE:
+            raise PydanticCustomError(
+                FULL_SENTENCE,
+                "{said}",
+                {
+                    "said": f'expected "float64" with a tolerance below {FLOAT32_TOLERANCE:g} '
+                    f'(here {tolerance:g}), got "float32"; write dtype = "float64"'
+                },
             )
         return value
 

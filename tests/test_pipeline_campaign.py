@@ -68,7 +68,7 @@ def test_labels_measurements_and_defaults() -> None:
     np.testing.assert_array_equal(measurements, [[320, 160], [384, 192]])
     dynamics = campaign.dynamics
     assert (dynamics.tolerance, dynamics.learning_rate) == (1e-2, None)
-    assert (dynamics.constrained_time, dynamics.dtype) == (200.0, "float64")
+    assert (dynamics.constrained_time, dynamics.dtype) == (200.0, "float32")
 
 
 def test_halves_of_a_measurement_round_to_even() -> None:
@@ -104,7 +104,7 @@ def test_physics_is_flat_and_leaves_grid_and_texts_out() -> None:
         "dynamics.T": 50.0,
         "dynamics.tolerance": 0.01,
         "dynamics.constrained_time": 200.0,
-        "dynamics.dtype": "float64",
+        "dynamics.dtype": "float32",
     }
     other = read("name=other", "description=x", "grid.seeds=9", "grid.N=[32]", "grid.alpha=[4]")
     assert other.differences(physics) == []
@@ -409,6 +409,10 @@ def test_an_override_that_fits_nowhere_is_said(override: str, said: str) -> None
         ("dynamics.T=" + "0x" + "f" * 4000, r"dynamics\.T: .*, got an integer of thousands of "),
         ("dynamics.constrained_time=0.0", r"dynamics\.constrained_time: .*, got 0\.0; "),
         ("dynamics.dtype=float16", r"dynamics\.dtype: .*, got 'float16'; "),
+        (
+            "dynamics.tolerance=1e-7",
+            r'dynamics\.dtype: expected "float64" with a tolerance below 1e-06',
+        ),
         ("dynamics.T=2020-01-01", r"dynamics\.T: .*, got datetime\.date\(2020, 1, 1\); "),
     ],
 )

@@ -57,7 +57,7 @@ def test_opening_again_adds_no_revision_growing_does(campaign: Campaign, tmp_pat
     [
         ("parameters.a=0.5", "parameters.a"),
         ("dynamics.T=100.0", "dynamics.T"),
-        ("dynamics.dtype=float32", "dynamics.dtype"),
+        ("dynamics.dtype=float64", "dynamics.dtype"),
         ("entropy=1", "entropy"),
         ("grid.replicas=2", "grid.replicas"),
         ("trajectory.times=[1.0]", "trajectory.times"),

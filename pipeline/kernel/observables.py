@@ -113,7 +113,7 @@ def observe_path(
     owner : int array [trajectories]
     probe : float array [trajectories, N], optional
         Starting vectors of Lanczos at the first time. Later snapshots start from the vectors of
-        the one before, which saves about a quarter of the products.
+        the one before, which saves a tenth or more of the products.
     """
     observed = {name: np.full(path.shape[:2], np.nan) for name in (*POINT, *SNAPSHOT)}
     start = None if probe is None else probe / _norm(probe)
