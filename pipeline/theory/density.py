@@ -68,7 +68,7 @@ def stieltjes_transform(law: LabelLaw, alpha: float, x: ArrayLike) -> Complex:
         If an x is not above the axis, or the equation is not solved there.
     """
     ratio = float(check_ratio(alpha))
-    points: Complex = np.asarray(x, dtype=np.complex128)
+    points = np.asarray(x, dtype=np.complex128)
     if not (points.imag > 0).all():
         raise DensityError(
             "the Stieltjes transform is found above the real axis only, got a point with Im x ≤ 0; "
@@ -76,15 +76,14 @@ def stieltjes_transform(law: LabelLaw, alpha: float, x: ArrayLike) -> Complex:
         )
     target = points.reshape(-1) + ratio * law.pull
     start = 10 * (np.abs(target) + ratio * float(law.weights @ np.abs(law.curvature)))
-    g: Complex = 1 / (target.real + 1j * start)
-    height = start
+    g, height = 1 / _lift(target, start), start
     for _ in range(8):  # the fixed point contracts at this height
-        g = 1 / (target.real + 1j * height - ratio * respond(law, g).first)
+        g = 1 / (_lift(target, height) - ratio * respond(law, g).first)
     left = np.arange(target.size)
     fall = np.full(target.size, 4.0)
     for _ in range(_SWEEPS):
         lower = np.maximum(height[left] / fall[left], target.imag[left])
-        new, solved = _polish(law, ratio, target.real[left] + 1j * lower, g[left])
+        new, solved = _polish(law, ratio, _lift(target[left], lower), g[left])
         done = left[solved]
         g[done], height[done] = new[solved], lower[solved]
         # where Newton's method loses the branch, the next step down is shorter
@@ -96,6 +95,11 @@ def stieltjes_transform(law: LabelLaw, alpha: float, x: ArrayLike) -> Complex:
         f"the Stieltjes transform was not found at {left.size} of {target.size} points, "
         f"first at x = {points.reshape(-1)[left[0]]!r}, alpha = {alpha!r}"
     )
+
+
+def _lift(points: Complex, height: Array) -> Complex:
+    """The points, at another height above the real axis."""
+    return np.asarray(points.real + 1j * height, dtype=np.complex128)
 
 
 def _polish(
