@@ -14,6 +14,7 @@ from pipeline.theory.laws import Array, LabelLaw, loss_weight
 
 # Beyond this a standard Gaussian has the weight of one rounding error
 _FAR = 8.6
+_LARGE_ZETA = 5.0
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,12 @@ def jump_label(a: float, chi: float) -> float:
     return float(np.sqrt(a / (chi - 1))) if chi > 1 else np.inf
 
 
-def proximal_law(
-    a: float, chi: float, zeta: float, *, label_nodes: int = 32, prediction_nodes: int = 48
-) -> ProximalLaw:
+def loss_scale(a: float) -> float:
+    """max(1, a), or 1 for the unnormalised loss: χ and ζ go with it."""
+    return 1.0 if np.isinf(a) else max(1.0, a)
+
+
+def proximal_law(a: float, chi: float, zeta: float, *, refinement: int = 1) -> ProximalLaw:
     """Law of (y, ŷ*(y, z)), y standard Gaussian, z with density ∝ exp(−z²/2 − ζ V(y, z)) given y.
 
     Integrated over ŷ instead of z, z = ŷ + χ ℓ'(y, ŷ), dz = (1 + χ ℓ'') dŷ, so that no root is
@@ -74,7 +78,7 @@ def proximal_law(
     in panels that take up the scale √a and the inverse square root at p = 0 (on which a plain grid
     over y and z converges like the square root of its spacing). Averages of 1/(1 + χ ℓ'') up to
     the second power are right to 1e-9 for χ ≤ 0.7 and a ≥ 0.01 (1e-7 for a = 1e-4, 1e-12 for
-    a = 1), and to 1e-5 otherwise, while ζ < 100.
+    a = 1), to 1e-5 otherwise while ζ < 20 max(1, a), and to 1e-3 while ζ < 60 max(1, a).
 
     Parameters
     ----------
@@ -82,10 +86,13 @@ def proximal_law(
         Parameter of the loss, 0 < a ≤ ∞.
     chi, zeta : float
         χ > 0 and ζ ≥ 0.
-    label_nodes, prediction_nodes : int
-        Nodes of each of the one to three panels in y, and in ŷ for each y.
+    refinement : int
+        Factor of the nodes in y and in ŷ.
     """
-    y, y_weights = _label_rule(a, chi, label_nodes)
+    # large ζ narrows the weights; at large a the loss is of order 1/a
+    narrow = zeta > _LARGE_ZETA * loss_scale(a)
+    count = refinement * (2 if narrow else 1)
+    y, y_weights = _label_rule(a, chi, 32 * count)
     squares = (y**2)[:, None]
     scale = loss_weight(squares, a)
     b = 1 / (chi * scale)
@@ -94,7 +101,7 @@ def proximal_law(
     size = np.sqrt(np.maximum(np.abs(p), 1e-300) / np.where(jumps, 1, 3))
     top = _largest_prediction(p, b * _FAR)
     ends = np.where(jumps, np.arccosh(np.maximum(top / size, 1)), np.arcsinh(top / size))
-    nodes, node_weights = _unit_rule(prediction_nodes)
+    nodes, node_weights = _unit_rule(48 * count)
     u = ends * nodes
     even, odd = size * np.cosh(u), size * np.sinh(u)
     predicted, measure = np.where(jumps, (even, odd), (odd, even))

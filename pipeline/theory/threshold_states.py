@@ -18,11 +18,13 @@ from scipy.optimize import brentq
 
 from pipeline.theory.bulk import check_ratio
 from pipeline.theory.laws import Array, LabelLaw, check_parameter
-from pipeline.theory.prox import ProximalLaw, proximal_law
+from pipeline.theory.prox import ProximalLaw, loss_scale, proximal_law
 
 # Where the curve is entered, how far apart its points are, and how close before it counts as ended
 _ENTRY, _STRIDE, _LEAST_STRIDE = 0.1, 1.3, 1.02
 _SMALLEST, _LARGEST = 1e-8, 30.0
+# Beyond this ζ the quadrature of the law is not accurate
+_LARGEST_ZETA = 60.0
 # Of log ζ, extrapolated from the points before; further away it may be another branch
 _LARGEST_MISS = 0.4
 
@@ -74,12 +76,12 @@ class ThresholdBranch:
 
     @property
     def alpha_min(self) -> float:
-        """Least α to which the curve was followed: it ends there, or χ has reached 30 max(1, a)."""
+        """Least α followed to: the curve ends, or χ reaches 30 or ζ 60, both times max(1, a)."""
         return float(self.alpha[-1])
 
     @property
     def alpha_marginal(self) -> float:
-        """α above which the states are marginal: the edge of their Hessian is at 0. To 0.5 %.
+        """α above which the states are marginal: the edge of their Hessian is at 0.
 
         Below it (χ > 1; for the unnormalised loss at any α) the proximal point jumps at z = 0. The
         two equations still have a solution, but know nothing of jumps: the bulk's edge then comes
@@ -89,7 +91,8 @@ class ThresholdBranch:
             return np.inf
         if self.chi[-1] < 1:
             return self.alpha_min
-        return float(np.exp(np.interp(0.0, np.log(self.chi), np.log(self.alpha))))
+        left, right = _neighbours(self, int(np.searchsorted(self.chi, 1.0)))
+        return _find_between(self.a, left, right, lambda point: np.log(point.chi)).alpha
 
 
 @dataclass(frozen=True)
@@ -151,12 +154,7 @@ def find_state(branch: ThresholdBranch, alpha: float) -> ThresholdState:
             f"{branch.alpha_min:.6g} to {branch.alpha[0]:.6g}, got {alpha!r}"
         )
     after = int(np.searchsorted(-branch.alpha, -wanted))
-    left, right = (
-        _Point(
-            *(float(column[k]) for column in (branch.alpha, branch.chi, branch.zeta, branch.lead))
-        )
-        for k in (max(after - 1, 0), max(after, 1))
-    )
+    left, right = _neighbours(branch, after)
     point = _find_between(branch.a, left, right, lambda point: point.alpha - wanted)
     law = proximal_law(branch.a, point.chi, point.zeta)
     return ThresholdState(wanted, point.chi, point.zeta, law.average(law.loss), law.label_law())
@@ -204,10 +202,10 @@ def _walk(a: float, start: _Point, stride: float) -> Iterator[_Point]:
     """Points of the branch after `start`, χ growing by the factor `stride` or less at each."""
     before, point = start, start
     growth = 1.0  # d log ζ / d log χ, for a first guess
-    furthest = _LARGEST * (max(1.0, a) if np.isfinite(a) else 1.0)
+    scale = loss_scale(a)
     while abs(np.log(stride)) > np.log(_LEAST_STRIDE):
         chi = point.chi * stride
-        if not _SMALLEST <= chi <= furthest:
+        if not _SMALLEST <= chi <= _LARGEST * scale:
             return
         guess = point.zeta * stride**growth
         new = _solve_point(a, chi, guess)
@@ -218,9 +216,19 @@ def _walk(a: float, start: _Point, stride: float) -> Iterator[_Point]:
         ):
             stride = np.sqrt(stride)
             continue
+        if new.zeta > _LARGEST_ZETA * scale:
+            return
         before, point = point, new
         growth = np.log(point.zeta / before.zeta) / np.log(point.chi / before.chi)
         yield point
+
+
+def _neighbours(branch: ThresholdBranch, after: int) -> tuple[_Point, _Point]:
+    """The points of the branch before and at the index `after`."""
+    columns = (branch.alpha, branch.chi, branch.zeta, branch.lead)
+    before = max(after - 1, 0)
+    left, right = (_Point(*(float(column[k]) for column in columns)) for k in (before, before + 1))
+    return left, right
 
 
 def _find_between(
