@@ -14,6 +14,7 @@ from scipy.special import expit
 
 from pipeline.figures import phase_retrieval_thresholds, recovery_figure, save_figure
 from pipeline.reductions import reduce_cube
+from pipeline.theory.laws import LawError
 from store.schema import Status
 
 ALPHA = np.array([1.5, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0, 5.0, 6.0])
@@ -69,12 +70,21 @@ def overlapping_texts(figure: Figure) -> list[tuple[str, str]]:
     ]
 
 
-def test_thresholds_are_given_only_where_they_are_known() -> None:
-    assert list(phase_retrieval_thresholds(1.0).values()) == [1.1349, 7.1]
-    assert list(phase_retrieval_thresholds(0.01).values()) == [2.8508]
-    assert phase_retrieval_thresholds(0.5) == {}
-    phase_retrieval_thresholds(1.0).clear()
-    assert len(phase_retrieval_thresholds(1.0)) == 2
+def test_thresholds_are_those_of_theory() -> None:
+    assert list(phase_retrieval_thresholds(1.0).values()) == pytest.approx(
+        [1.1349, 7.094], abs=1e-4
+    )
+    assert list(phase_retrieval_thresholds(0.01).values()) == pytest.approx(
+        [2.8508, 4.436], abs=1e-4
+    )
+    with pytest.raises(LawError, match="a must be positive"):
+        phase_retrieval_thresholds(0.0)
+
+
+def test_lines_far_from_the_grid_are_left_out() -> None:
+    figure = recovery_figure(make_reduced(), theory={"near": 11.0, "far": 51.0, "low": 0.5})
+    assert all(texts_of(ax) == ["near"] for ax in figure.axes)
+    assert figure.axes[0].get_xlim()[1] < 12
 
 
 def test_a_panel_for_each_init_and_one_for_the_half_points() -> None:
