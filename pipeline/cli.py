@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -24,7 +25,10 @@ from pipeline.plan import Plan, make_plan
 from pipeline.provenance import StoreMismatchError, check_store
 from pipeline.reductions import ReductionError, reduce_cube
 from pipeline.status import describe_status
-from pipeline.tables import recovery_tables
+from pipeline.tables import prediction_table, recovery_tables
+from pipeline.theory.laws import LawError
+from pipeline.theory.predictions import predict_phase_retrieval
+from pipeline.theory.threshold_states import ThresholdStateError
 from store.array_store import open_store, read_attributes
 from store.ledger import Ledger, StoreLockedError, counts
 from store.reduced import read_reduced, write_reduced
@@ -187,6 +191,30 @@ def plot(store: StoreArgument, *, out: OutOption = None) -> None:
         Console().print(f"figure: {file}", soft_wrap=True)
 
 
+class Model(StrEnum):
+    """Models with a theory."""
+
+    PHASE_RETRIEVAL = "phase_retrieval"
+
+
+@app.command()
+def theory(
+    model: Annotated[Model, typer.Argument(metavar="MODEL", help="phase_retrieval")],
+    *,
+    a: Annotated[float, typer.Option(help="Parameter of the loss; inf: unnormalised loss.")],
+    alpha: Annotated[
+        list[float] | None, typer.Option(help="α = M/N to say more of; repeatable.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what theory predicts for N → ∞: thresholds, outliers, threshold states."""
+    record = {Model.PHASE_RETRIEVAL: predict_phase_retrieval}[model](a, alpha or [])
+    if as_json:
+        _print_json(record)
+        return
+    Console().print(prediction_table(record))
+
+
 @app.command()
 def workflows(*, as_json: JsonOption = False) -> None:
     """List the bundled studies."""
@@ -204,11 +232,13 @@ def main() -> NoReturn:
         CampaignError,
         ClusterError,
         FileNotFoundError,
+        LawError,
         PermissionError,
         ReductionError,
         SchemaError,
         StoreLockedError,
         StoreMismatchError,
+        ThresholdStateError,
     )
     try:
         app()
@@ -256,7 +286,8 @@ def _show(console: Console, reduced: xr.Dataset) -> None:
 
 def _draw(store: Path, reduced: xr.Dataset, out: Path | None) -> tuple[Path, ...]:
     physics = read_attributes(store).get("physics", {})
-    thresholds = phase_retrieval_thresholds(float(physics.get("parameters.a", 0)))
+    a = physics.get("parameters.a")
+    thresholds = {} if a is None else phase_retrieval_thresholds(float(a))
     folder = out or store.with_name(f"{store.name.removesuffix('.zarr')}-figures")
     return save_figure(recovery_figure(reduced, theory=thresholds), folder / "recovery")
 

@@ -4,7 +4,7 @@ Object interface of matplotlib only: no pyplot, no state, no display.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
@@ -20,19 +20,9 @@ from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 from scipy.special import expit
 
 from pipeline.reductions import control_name, describe_runs
+from pipeline.theory.bbp import bbp_at_initialisation
+from pipeline.theory.threshold_states import ThresholdStateError, bbp_at_threshold
 from pipeline.transition import Crossing
-
-PHASE_RETRIEVAL_THRESHOLDS: Final[Mapping[float, Mapping[str, float]]] = {
-    1.0: {
-        r"$\alpha_\mathrm{BBP}^\mathrm{init}$": 1.1349,
-        r"$\alpha_\mathrm{BBP}^\mathrm{TS}$": 7.1,
-    },
-    0.01: {r"$\alpha_\mathrm{BBP}^\mathrm{init}$": 2.8508},
-}
-"""N → ∞ thresholds for each a: Bonnaire, Biroli, Cammarota, arXiv:2403.02418 (loss of section 2).
-
-Constants until the theory module computes them: at the start (init) and of threshold states (TS).
-"""
 
 _AXIS_LABELS: Final[Mapping[str, tuple[str, str]]] = {
     "alpha": (r"signal-to-noise ratio $\alpha = M/N$", r"half-recovery point $\alpha_{1/2}$"),
@@ -66,8 +56,24 @@ _THEORY_COLOUR: Final = "#595959"
 
 
 def phase_retrieval_thresholds(a: float) -> dict[str, float]:
-    """Label → α of the N → ∞ thresholds for the loss parameter a; empty where none is known."""
-    return dict(PHASE_RETRIEVAL_THRESHOLDS.get(a, {}))
+    """Label → α of the N → ∞ BBP thresholds, at the start and of threshold states; 0.15 s.
+
+    The second is left out where the threshold states of this a are not found.
+
+    Parameters
+    ----------
+    a : float
+        Parameter of the loss, > 0.
+
+    Raises
+    ------
+    LawError
+        If a is not positive.
+    """
+    thresholds = {r"$\alpha_\mathrm{BBP}^\mathrm{init}$": bbp_at_initialisation(a)}
+    with suppress(ThresholdStateError):
+        thresholds[r"$\alpha_\mathrm{BBP}^\mathrm{TS}$"] = bbp_at_threshold(a)
+    return thresholds
 
 
 def recovery_figure(reduced: xr.Dataset, *, theory: Mapping[str, float] | None = None) -> Figure:
@@ -83,7 +89,8 @@ def recovery_figure(reduced: xr.Dataset, *, theory: Mapping[str, float] | None =
     reduced : Dataset
         From `pipeline.reductions.reduce_cube`.
     theory : mapping of str to float, optional
-        Label → control parameter of the lines to mark, as from `phase_retrieval_thresholds`.
+        Label → control parameter of the lines to mark, as from `phase_retrieval_thresholds`. Those
+        further than a factor of 2 beyond the grid are left out.
 
     Returns
     -------
@@ -91,7 +98,7 @@ def recovery_figure(reduced: xr.Dataset, *, theory: Mapping[str, float] | None =
         7 inches wide; write it with `save_figure`.
     """
     control = control_name(reduced)
-    lines = dict(sorted((theory or {}).items(), key=lambda line: line[1]))
+    lines = _lines_near(reduced[control].to_numpy(), theory or {})
     inits = [str(init) for init in reduced["init"].to_numpy()]
     rows = (len(inits) + 2) // 2
     with _style():
@@ -274,6 +281,12 @@ def _size_colours(sizes: np.ndarray) -> list[tuple[float, float, float, float]]:
     logs = np.log(sizes.astype(float))
     position = (logs - logs.min()) / np.ptp(logs) if len(sizes) > 1 else np.array([0.5])
     return [tuple(rgba) for rgba in mpl.colormaps["viridis"](0.78 - 0.73 * position)]
+
+
+def _lines_near(values: np.ndarray, lines: Mapping[str, float]) -> dict[str, float]:
+    """Lines in order of value, without those that would squeeze the grid into a corner."""
+    low, high = values.min() / 2, values.max() * 2
+    return {label: x for label, x in sorted(lines.items(), key=lambda v: v[1]) if low <= x <= high}
 
 
 def _limits(values: np.ndarray, lines: list[float]) -> tuple[float, float]:

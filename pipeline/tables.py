@@ -1,7 +1,7 @@
-"""Reduced datasets as tables for a terminal, readable at 100 columns."""
+"""Reduced datasets and predictions as tables for a terminal, readable at 100 columns."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
@@ -40,6 +40,43 @@ def recovery_tables(reduced: xr.Dataset) -> list[Table]:
         for init in reduced["init"].to_numpy()
         for group in groups
     ]
+
+
+def prediction_table(record: Mapping[str, Any]) -> Table:
+    """Predictions for phase retrieval, from `predict_phase_retrieval`, for a terminal."""
+    a, marginal = (record[key] for key in ("a", "threshold_states_marginal_from"))
+    notes = [
+        f"BBP threshold at a random start:    α = {_number(record['alpha_bbp_init'], '∞')}",
+        f"BBP threshold of threshold states:  α = {_number(record['alpha_bbp_threshold'], '∞')}",
+        f"threshold states followed from:     α = {_number(record['threshold_states_from'], '∞')}",
+        f"marginal, with edge at 0, from:     α = {_number(marginal, '∞')}",
+        *(row["failure"] for row in record["rows"] if row["failure"]),
+    ]
+    table = Table(
+        title=f"phase retrieval, a = {_number(a, '∞')}, N → ∞",
+        caption="\n".join(notes),
+        caption_justify="left",
+        min_width=64,
+    )
+    columns = {
+        "alpha": "α",
+        "edge": "edge",
+        "outlier": "outlier",
+        "overlap2": "overlap²",
+        "chi": "χ",
+        "zeta": "ζ",
+        "energy_threshold": "energy",
+        "outlier_threshold": "outlier TS",
+    }
+    for heading in columns.values():
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in record["rows"]:
+        table.add_row(*(_number(row[key], "–") for key in columns))
+    return table
+
+
+def _number(value: float | None, missing: str) -> str:
+    return missing if value is None else f"{value:.5g}"
 
 
 def _table(part: xr.Dataset, control: str, symbol: str, init: str) -> Table:

@@ -175,6 +175,48 @@ def test_status_reduce_plot_and_retry(
     assert "0 runs" in capsys.readouterr().out
 
 
+def test_theory_as_json_and_as_a_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ("theory", "phase_retrieval", "--a", "1", "--alpha", "3", "--alpha", "8")
+    assert hesscape(monkeypatch, *wanted, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["alpha_bbp_init"] == pytest.approx(1.1349, abs=5e-5)
+    assert record["alpha_bbp_threshold"] == pytest.approx(7.094, abs=5e-4)
+    first, second = record["rows"]
+    assert first["outlier"] == pytest.approx(-5.624, abs=5e-4)
+    assert first["outlier_threshold"] is None
+    assert second["outlier_threshold"] == pytest.approx(-0.02428, abs=5e-5)
+    assert hesscape(monkeypatch, *wanted) == 0
+    printed = capsys.readouterr().out
+    for text in ("1.1349", "7.094", "-5.5531", "0.28381", "energy"):
+        assert text in printed
+    assert max(map(len, printed.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("phase_retrieval", "--a", "0"), "a must be positive"),
+        (("phase_retrieval", "--a", "1", "--alpha", "-2"), "alpha = M/N must be positive"),
+        (("phase_retrieval", "--a", "1", "--alpha", "1e40"), "threshold states of a = 1 could be"),
+        (("phase_retrieval", "--a", "x"), "--a"),
+        (("perceptron", "--a", "1"), "phase_retrieval"),
+        (("phase_retrieval",), "--a"),
+    ],
+)
+def test_theory_refuses_what_it_does_not_know(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    said: str,
+) -> None:
+    assert hesscape(monkeypatch, "theory", *arguments) == cli.BAD_INPUT
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert "Traceback" not in captured.err
+
+
 def test_workflows_are_listed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

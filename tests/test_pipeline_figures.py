@@ -14,6 +14,8 @@ from scipy.special import expit
 
 from pipeline.figures import phase_retrieval_thresholds, recovery_figure, save_figure
 from pipeline.reductions import reduce_cube
+from pipeline.theory.laws import LawError
+from pipeline.theory.threshold_states import ThresholdStateError
 from store.schema import Status
 
 ALPHA = np.array([1.5, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0, 5.0, 6.0])
@@ -72,12 +74,21 @@ def overlapping_texts(figure: Figure) -> list[tuple[str, str]]:
     ]
 
 
-def test_thresholds_are_given_only_where_they_are_known() -> None:
-    assert list(phase_retrieval_thresholds(1.0).values()) == [1.1349, 7.1]
-    assert list(phase_retrieval_thresholds(0.01).values()) == [2.8508]
-    assert phase_retrieval_thresholds(0.5) == {}
-    phase_retrieval_thresholds(1.0).clear()
-    assert len(phase_retrieval_thresholds(1.0)) == 2
+def test_thresholds_are_those_of_theory() -> None:
+    assert list(phase_retrieval_thresholds(1.0).values()) == pytest.approx(
+        [1.1349, 7.094], abs=1e-4
+    )
+    assert list(phase_retrieval_thresholds(0.01).values()) == pytest.approx(
+        [2.8508, 4.436], abs=1e-4
+    )
+    with pytest.raises(LawError, match="a must be positive"):
+        phase_retrieval_thresholds(0.0)
+
+
+def test_lines_far_from_the_grid_are_left_out() -> None:
+    figure = recovery_figure(make_reduced(), theory={"near": 11.0, "far": 51.0, "low": 0.5})
+    assert all(texts_of(ax) == ["near"] for ax in figure.axes)
+    assert figure.axes[0].get_xlim()[1] < 12
 
 
 def test_a_panel_for_each_init_and_one_for_the_half_points() -> None:
@@ -207,3 +218,14 @@ def test_settings_of_matplotlib_are_left_as_they_were() -> None:
         figure = recovery_figure(make_reduced((64,), ("random",)))
         assert dict(mpl.rcParams) == before
         assert figure.axes[0].xaxis.label.get_size() == 8.5
+
+
+def test_a_figure_does_not_depend_on_threshold_states_being_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(a: float) -> float:
+        raise ThresholdStateError(f"no threshold states for a = {a}")
+
+    both = phase_retrieval_thresholds(1.0)
+    monkeypatch.setattr("pipeline.figures.bbp_at_threshold", fail)
+    assert phase_retrieval_thresholds(1.0) == dict([*both.items()][:1])
