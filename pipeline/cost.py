@@ -1,8 +1,8 @@
 """What a campaign will cost: seconds per seed from the passes it needs and the time of a pass.
 
-The passes per run are those measured for phase retrieval (`PASSES`), the time of a pass is timed on
-this machine. Good to a factor of about two, which is what choosing block sizes and announcing
-core-hours needs; a store that already holds runs is a better guide, and is used where there is one.
+The passes per run are those measured for phase retrieval, the time of a pass is timed on this
+machine. Good to a factor of about two, which is what choosing block sizes and announcing
+core-hours needs.
 """
 
 import math
@@ -19,6 +19,7 @@ from store.keys import Block
 _FLOW_PASSES = 15.0  # of a run that does not recover: about 15 √T at tolerance 1e-2
 _SNAPSHOT_PASSES = 120.0  # of two lowest eigenpairs by Lanczos
 _FOLLOWING_PASSES = 80.0  # of the same along a run, from the vectors of the time before
+_SECONDS_PER_SNAPSHOT = 1.2e-5  # times N: of a trajectory's own part, whatever X costs
 _SECONDS_PER_GRADIENT_CALL = 5e-5  # overhead of one tick, shared by the instances of a batch
 _NOMINAL_ELEMENTS_PER_SECOND = 1.5e9  # of X in a pass with three trajectories, a slow core
 _LARGEST_PROBE = 1 << 22  # elements of the matrix that is timed
@@ -33,18 +34,21 @@ class CostModel:
     ----------
     passes : float
         Sequential passes over X for one seed, all its initialisations and replicas together.
+    snapshots : float
+        Lowest eigenpairs that are computed for one seed.
     elements_per_second : mapping of int to float
         Elements of X that such a pass covers in a second, by N.
     """
 
     passes: float
+    snapshots: float
     elements_per_second: Mapping[int, float]
 
     def seed_seconds(self, N: int, measurements: int) -> float:
         """Seconds for one seed with all its initialisations and replicas."""
         per_pass = measurements * N / self.elements_per_second[N] + _SECONDS_PER_GRADIENT_CALL
         draw = 1e-8 * measurements * N
-        return self.passes * per_pass + draw
+        return self.passes * per_pass + self.snapshots * _SECONDS_PER_SNAPSHOT * N + draw
 
     def block_seconds(self, block: Block, measurements: int, all_inits: int) -> float:
         """Seconds for a block."""
@@ -56,7 +60,7 @@ def nominal_cost(campaign: Campaign) -> CostModel:
     """Cost on a nominal core; the same on every machine, for what must not depend on it."""
     rate = _NOMINAL_ELEMENTS_PER_SECOND / (campaign.grid.replicas or 1)
     rates = dict.fromkeys(campaign.grid.N, rate)
-    return CostModel(_passes(campaign), rates)
+    return CostModel(_passes(campaign), _snapshots(campaign), rates)
 
 
 def calibrated_cost(campaign: Campaign) -> CostModel:
@@ -65,7 +69,15 @@ def calibrated_cost(campaign: Campaign) -> CostModel:
         N: _time_pass(N, max(1, int(column.max())), campaign)
         for N, column in zip(campaign.grid.N, campaign.measurements().T, strict=True)
     }
-    return CostModel(_passes(campaign), rates)
+    return CostModel(_passes(campaign), _snapshots(campaign), rates)
+
+
+def _snapshots(campaign: Campaign) -> float:
+    """Of one seed: at start and end of each run, at the random start, along the run."""
+    inits, along = len(campaign.grid.inits), 0
+    if campaign.trajectory is not None and campaign.trajectory.hessian:
+        along = len(campaign.trajectory.times)
+    return (campaign.grid.replicas or 1) * (inits * (2 + along) + 1)
 
 
 def _passes(campaign: Campaign) -> float:
