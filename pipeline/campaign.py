@@ -27,8 +27,8 @@ from pipeline.campaign_sections import (
     Dynamics,
     Parameters,
     Trajectory,
-    count_measurements,
     relate_sections,
+    tabulate_measurements,
 )
 from store import keys
 
@@ -110,10 +110,7 @@ class Campaign(Section):
 
     def measurements(self) -> NDArray[np.int64]:
         """M = round(α N) [alpha, N], the number of measurements."""
-        return np.array(
-            [[count_measurements(alpha, N) for N in self.grid.N] for alpha in self.grid.alpha],
-            dtype=np.int64,
-        )
+        return tabulate_measurements(self.grid.alpha, self.grid.N)
 
     def physics(self) -> dict[str, Value]:
         """All that a store keeps for its life, by dotted key: what changes a number or its shape.

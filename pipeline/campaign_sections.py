@@ -1,11 +1,13 @@
 """The sections of a campaign file, each key with its checks."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import inf
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import (
     BeforeValidator,
     Field,
@@ -39,6 +41,12 @@ FLOAT32_TOLERANCE = 1e-6  # the smallest that rounding in float32 leaves within 
 def count_measurements(alpha: float, N: int) -> int:
     """M = round(α N), the number of measurements; a half goes to the even neighbour."""
     return round(alpha * N)
+
+
+def tabulate_measurements(alphas: Sequence[float], sizes: Sequence[int]) -> NDArray[np.int64]:
+    """M [alpha, N] of each pair of labels."""
+    table = [[count_measurements(alpha, N) for N in sizes] for alpha in alphas]
+    return np.array(table, dtype=np.int64)
 
 
 Size = Annotated[int, Field(strict=True, ge=2, le=10**9)]

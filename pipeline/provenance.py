@@ -9,15 +9,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline.campaign import Campaign
-from pipeline.campaign_sections import count_measurements
+from pipeline.campaign_sections import tabulate_measurements
 from pipeline.kernel.block import KERNEL_VERSION
 from pipeline.plan import choose_block_seeds
 from store.array_store import create_store, read_attributes, update_attributes
-from store.keys import Grid
 from store.ledger import Ledger
 
 _PACKAGES = ("hesscape", "numpy", "scipy", "dask", "distributed", "zarr", "xarray")
@@ -78,20 +74,13 @@ def open_ledger(campaign: Campaign, path: str | os.PathLike[str]) -> Ledger:
         if wanted.missing_from(ledger.grid):
             grid = ledger.grid.union(wanted)
             attributes = describe(campaign, read_attributes(path))
-            ledger.grow(grid, _measurements(grid), attributes)
+            ledger.grow(grid, tabulate_measurements(grid.values, grid.N), attributes)
         elif _revision(campaign) != _known_revision(read_attributes(path)):
             update_attributes(path, describe(campaign, read_attributes(path)))
     except BaseException:
         ledger.close()
         raise
     return ledger
-
-
-def _measurements(grid: Grid) -> NDArray[np.int64]:
-    """M [values, N] of a store's grid."""
-    return np.array(
-        [[count_measurements(alpha, N) for N in grid.N] for alpha in grid.values], dtype=np.int64
-    )
 
 
 def describe(campaign: Campaign, before: Mapping[str, Any]) -> dict[str, Any]:
