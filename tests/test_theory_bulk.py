@@ -76,6 +76,15 @@ def test_stieltjes_transform_solves_its_equation() -> None:
     assert stieltjes_transform(law, 2.0, far) == pytest.approx(1 / far, rel=1e-3)
 
 
+def test_density_for_many_alpha_at_once() -> None:
+    law = gaussian_law(1.0)
+    alpha, x = np.array([1.0, 3.0, 8.0])[:, None], np.linspace(-4, 10, 5)
+    together = spectral_density(law, alpha, x)
+    assert together.shape == (3, 5)
+    for row, ratio in zip(together, alpha[:, 0], strict=True):
+        assert row == pytest.approx(spectral_density(law, ratio, x), rel=1e-6, abs=1e-8)
+
+
 def test_numbers_of_the_spec() -> None:
     law = gaussian_law(1.0)
     assert float(find_edge(law, 3.0).eigenvalue) == pytest.approx(-5.553, abs=5e-4)

@@ -1,7 +1,11 @@
 """Threshold states: against a plain grid over the field z, the potential, the spec's numbers."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from numpy.polynomial.legendre import leggauss
+from scipy.optimize import fsolve
 
 from pipeline.theory import threshold_states
 from pipeline.theory.bulk import find_edge, find_outlier
@@ -16,9 +20,29 @@ from pipeline.theory.threshold_states import (
 
 
 def plain_grid(a: float, chi: float, zeta: float, points: int = 400) -> dict[str, float]:
-    """Averages by the midpoint rule over y and z, each ŷ* as the largest root of its cubic."""
-    y, z = ((np.arange(points) + 0.5) / points * 8.5 for _ in range(2))
-    y, z = y[:, None], z[None, :]
+    """Averages by the midpoint rule over y and z."""
+    x = (np.arange(points) + 0.5) / points * 8.5
+    weights = np.full(points, 1 / points)
+    return field_averages(a, chi, zeta, (x, weights), (x, weights))
+
+
+def log_grid(a: float, chi: float, zeta: float, points: int = 120) -> dict[str, float]:
+    """Averages by Gauss–Legendre rules over log z, and over y from where ŷ* begins to jump."""
+    x, weights = leggauss(points)
+    x, weights = (x + 1) / 2, weights / 2
+    near, far = min(jump_label(a, chi), 8.5), 8.5
+    y = np.concatenate([near * (1 - x**3), near + (far - near) * x**3])
+    y_weights = np.concatenate([near * 3 * x**2 * weights, (far - near) * 3 * x**2 * weights])
+    u, u_weights = leggauss(2 * points)
+    z = far * np.exp(15 * (u - 1))
+    return field_averages(a, chi, zeta, (y, y_weights), (z, z * u_weights))
+
+
+def field_averages(
+    a: float, chi: float, zeta: float, y_rule: tuple[Array, Array], z_rule: tuple[Array, Array]
+) -> dict[str, float]:
+    """Averages over y and z with nodes and weights of each, ŷ* as the largest root of its cubic."""
+    y, z = y_rule[0][:, None], z_rule[0][None, :]
     scale = 1.0 if np.isinf(a) else 1 / (a + y**2)
     p, q = 1 / (chi * scale) - y**2, z / (chi * scale)
     found = np.sqrt(np.maximum(-p, 0)) + np.cbrt(q)
@@ -26,9 +50,10 @@ def plain_grid(a: float, chi: float, zeta: float, points: int = 400) -> dict[str
         found = found - (found**3 + p * found - q) / (3 * found**2 + p)
     loss = (found**2 - y**2) ** 2 * scale / 4
     value = (found - z) ** 2 / (2 * chi) + loss
-    weights = np.exp(-(z**2) / 2 - zeta * value)
-    norms = weights.sum(axis=1) / np.exp(-(z**2) / 2).sum()
-    labels = np.exp(-(y[:, 0] ** 2) / 2)
+    plain = np.exp(-(z**2) / 2) * z_rule[1]
+    weights = plain * np.exp(-zeta * value)
+    norms = weights.sum(axis=1) / plain.sum()
+    labels = np.exp(-(y_rule[0] ** 2) / 2) * y_rule[1]
     labels /= labels.sum()
     weights *= (labels / weights.sum(axis=1))[:, None]
     f = (3 * found**2 - y**2) * scale
@@ -36,6 +61,25 @@ def plain_grid(a: float, chi: float, zeta: float, points: int = 400) -> dict[str
     values = {"moved": (found - z) ** 2, "r2": r**2, "signal": r * (y**2 - 1), "loss": loss}
     out = {name: float((weights * value).sum()) for name, value in values.items()}
     return out | {"log_norm": float(labels @ np.log(norms))}
+
+
+def solve_threshold(
+    averages: Callable[[float, float], dict[str, float]], guess: tuple[float, float]
+) -> float:
+    """α where both equations hold and the outlier is at the edge, by a plain root finder."""
+
+    def excess(logs: Array) -> list[float]:
+        chi, zeta = (float(x) for x in np.exp(logs))
+        at = averages(chi, zeta)
+        return [
+            np.log(at["moved"] * (chi + zeta) / chi**3 / at["r2"]),
+            1 + at["signal"] / (chi * at["r2"]),
+        ]
+
+    logs, _, success, said = fsolve(excess, np.log(guess), full_output=True)
+    assert success == 1, said
+    chi, zeta = (float(x) for x in np.exp(logs))
+    return 1 / (chi**2 * averages(chi, zeta)["r2"])
 
 
 @pytest.mark.parametrize(("a", "chi", "zeta"), [(1.0, 0.7, 1.4), (0.1, 0.4, 0.9), (10.0, 0.9, 1.1)])
@@ -95,12 +139,33 @@ def test_numbers_of_the_spec() -> None:
     assert find_state(follow_branch(1.0), 6.0).energy == pytest.approx(0.080, abs=5e-4)
 
 
+@pytest.mark.parametrize(
+    ("a", "guess"),
+    [(0.01, (0.33, 0.85)), (1.0, (0.62, 1.1)), (100.0, (11.0, 13.5)), (np.inf, (0.118, 0.145))],
+)
+def test_a_quadrature_over_the_field_gives_the_same_threshold(
+    a: float, guess: tuple[float, float]
+) -> None:
+    threshold = solve_threshold(lambda chi, zeta: log_grid(a, chi, zeta), guess)
+    assert bbp_at_threshold(a) == pytest.approx(threshold, rel=5e-5)
+
+
 def test_the_unnormalised_loss_is_the_limit_of_large_a() -> None:
-    # 13.8 is quoted in the literature; plain grids over (y, z) give less, see the test of jumps
     limit = bbp_at_threshold(np.inf)
-    assert limit == pytest.approx(13.80, abs=0.01)
+    assert limit == pytest.approx(13.802, abs=1e-3)  # 13.8 in the literature
     assert bbp_at_threshold(1e6) == pytest.approx(limit, rel=1e-4)
     assert bbp_at_threshold(100.0) == pytest.approx(13.37, abs=0.01)
+
+
+def test_plain_grids_come_to_the_unnormalised_threshold_from_far_below() -> None:
+    """ŷ* jumps at z = 0, and a grid's error falls like the root of its spacing."""
+    limit = bbp_at_threshold(np.inf)
+    misses = [
+        limit - solve_threshold(lambda chi, zeta, n=n: plain_grid(np.inf, chi, zeta, n), guess)
+        for n, guess in ((100, (0.1246, 0.1325)), (400, (0.1209, 0.1381)))
+    ]
+    assert misses[1] == pytest.approx(0.396, abs=1e-3)  # with 1600 points a side, still 0.24
+    assert 0.5 < misses[1] / misses[0] < 0.7
 
 
 def test_a_state_makes_its_potential_stationary_and_its_hessian_marginal() -> None:
@@ -120,15 +185,15 @@ def test_a_state_makes_its_potential_stationary_and_its_hessian_marginal() -> No
     assert float(edge.eigenvalue) == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize("a", [0.01, 1.0, np.inf])
+@pytest.mark.parametrize("a", [1e-4, 1e-3, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, np.inf])
 def test_root_and_scan_of_the_overlap_agree_on_the_threshold(a: float) -> None:
     threshold = bbp_at_threshold(a)
     branch = follow_branch(a)
-    alpha = threshold * np.array([0.95, 0.9995, 1.0005, 1.005, 1.01, 1.015, 1.02])
+    alpha = threshold * np.array([0.95, 0.99995, 1.00005, 1.005, 1.01, 1.015, 1.02])
     overlap2 = [float(find_outlier(find_state(branch, x).law, x).overlap2) for x in alpha]
     assert overlap2[:2] == [0, 0]
     assert 0 < overlap2[2] < overlap2[3] < overlap2[4]
-    if np.isfinite(a):  # with predictions that jump the overlap does not begin linearly
+    if branch.alpha_marginal < threshold:  # else predictions jump: it does not begin linearly
         crossing = np.polynomial.Polynomial.fit(overlap2[3:], alpha[3:], 3)(0.0)
         assert crossing == pytest.approx(threshold, rel=1e-5)
 

@@ -20,7 +20,7 @@ class DensityError(ArithmeticError):
     """The equation of the Stieltjes transform was not solved everywhere."""
 
 
-def spectral_density(law: LabelLaw, alpha: float, x: ArrayLike) -> Array:
+def spectral_density(law: LabelLaw, alpha: ArrayLike, x: ArrayLike) -> Array:
     """Density of the eigenvalues of H at x, |Im g(x + i0)|/π, normalised to 1 over the whole axis.
 
     Taken at a height of 1e-9 times the extent of x above the axis: outside the bulk it is of that
@@ -29,15 +29,20 @@ def spectral_density(law: LabelLaw, alpha: float, x: ArrayLike) -> Array:
     Parameters
     ----------
     law : LabelLaw
-    alpha : float
+    alpha : float array
         α = M/N > 0.
-    x : float array of any shape
-        Eigenvalues.
+    x : float array
+        Eigenvalues, of a shape that broadcasts with that of α.
+
+    Returns
+    -------
+    float array
+        In the common shape of α and x.
 
     Raises
     ------
     LawError
-        If α is not a positive number.
+        If an α is not a positive number.
     DensityError
         If the equation is not solved at some x.
     """
@@ -47,7 +52,7 @@ def spectral_density(law: LabelLaw, alpha: float, x: ArrayLike) -> Array:
     return np.asarray(np.abs(g.imag) / np.pi)
 
 
-def stieltjes_transform(law: LabelLaw, alpha: float, x: ArrayLike) -> Complex:
+def stieltjes_transform(law: LabelLaw, alpha: ArrayLike, x: ArrayLike) -> Complex:
     """g(x) = ∫ρ(λ) dλ/(x − λ) of the Hessian's bulk: z(g) = x + μ for Im x > 0, where Im g < 0.
 
     Newton's method, followed down from far above the axis, where g ≈ 1/x.
@@ -55,25 +60,32 @@ def stieltjes_transform(law: LabelLaw, alpha: float, x: ArrayLike) -> Complex:
     Parameters
     ----------
     law : LabelLaw
-    alpha : float
+    alpha : float array
         α = M/N > 0.
-    x : complex array of any shape
-        Points with Im x > 0.
+    x : complex array
+        Points with Im x > 0, of a shape that broadcasts with that of α.
+
+    Returns
+    -------
+    complex array
+        In the common shape of α and x.
 
     Raises
     ------
     LawError
-        If α is not a positive number.
+        If an α is not a positive number.
     DensityError
         If an x is not above the axis, or the equation is not solved there.
     """
-    ratio = float(check_ratio(alpha))
-    points = np.asarray(x, dtype=np.complex128)
-    if not (points.imag > 0).all():
+    values = np.asarray(x, dtype=np.complex128)
+    shape = np.broadcast_shapes(np.shape(alpha), values.shape)
+    points = np.broadcast_to(values, shape)
+    if not (values.imag > 0).all():
         raise DensityError(
             "the Stieltjes transform is found above the real axis only, got a point with Im x ≤ 0; "
             "for the density on the axis use spectral_density"
         )
+    ratio = np.broadcast_to(check_ratio(alpha), shape).reshape(-1)
     target = points.reshape(-1) + ratio * law.pull
     start = 10 * (np.abs(target) + ratio * float(law.weights @ np.abs(law.curvature)))
     g, height = 1 / _lift(target, start), start
@@ -83,7 +95,7 @@ def stieltjes_transform(law: LabelLaw, alpha: float, x: ArrayLike) -> Complex:
     fall = np.full(target.size, 4.0)
     for _ in range(_SWEEPS):
         lower = np.maximum(height[left] / fall[left], target.imag[left])
-        new, solved = _polish(law, ratio, _lift(target[left], lower), g[left])
+        new, solved = _polish(law, ratio[left], _lift(target[left], lower), g[left])
         done = left[solved]
         g[done], height[done] = new[solved], lower[solved]
         # where Newton's method loses the branch, the next step down is shorter
@@ -93,7 +105,7 @@ def stieltjes_transform(law: LabelLaw, alpha: float, x: ArrayLike) -> Complex:
             return np.asarray(g.reshape(points.shape))
     raise DensityError(
         f"the Stieltjes transform was not found at {left.size} of {target.size} points, "
-        f"first at x = {points.reshape(-1)[left[0]]!r}, alpha = {alpha!r}"
+        f"first at x = {points.reshape(-1)[left[0]]:.6g}, alpha = {ratio[left[0]]:.6g}"
     )
 
 
@@ -103,7 +115,7 @@ def _lift(points: Complex, height: Array) -> Complex:
 
 
 def _polish(
-    law: LabelLaw, alpha: float, z: Complex, g: Complex
+    law: LabelLaw, alpha: Array, z: Complex, g: Complex
 ) -> tuple[Complex, NDArray[np.bool_]]:
     """Newton's steps for z(g) = z from g; and where they ended on the branch with Im g < 0."""
     for _ in range(6):

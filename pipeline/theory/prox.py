@@ -6,6 +6,7 @@ Where p < 0 it jumps from −√−p to √−p at z = 0, and no ŷ in between o
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.polynomial.legendre import leggauss
@@ -155,7 +156,11 @@ def _label_rule(a: float, chi: float, count: int) -> tuple[Array, Array]:
     return y, out / out.sum()
 
 
+@lru_cache(maxsize=16)  # one rule takes longer than all else that is done with it
 def _unit_rule(count: int) -> tuple[Array, Array]:
-    """The Gauss–Legendre rule on [0, 1]."""
+    """The Gauss–Legendre rule on [0, 1], not to be written to."""
     x, weights = leggauss(count)
-    return (x + 1) / 2, weights / 2
+    nodes, shares = (x + 1) / 2, weights / 2
+    for array in (nodes, shares):
+        array.flags.writeable = False
+    return nodes, shares
