@@ -25,7 +25,7 @@ from pipeline.plan import Plan, make_plan
 from pipeline.provenance import StoreMismatchError, check_store
 from pipeline.reductions import ReductionError, reduce_cube
 from pipeline.status import describe_status
-from pipeline.tables import prediction_table, recovery_tables
+from pipeline.tables import paired_table, prediction_table, recovery_tables
 from pipeline.theory.laws import LawError
 from pipeline.theory.predictions import predict_phase_retrieval
 from pipeline.theory.threshold_states import ThresholdStateError
@@ -282,6 +282,9 @@ def _plan_lines(todo: Plan) -> Iterator[tuple[str, str]]:
 def _show(console: Console, reduced: xr.Dataset) -> None:
     for table in recovery_tables(reduced):
         console.print(table)
+    pairs = paired_table(reduced)
+    if pairs is not None:
+        console.print(pairs)
 
 
 def _draw(store: Path, reduced: xr.Dataset, out: Path | None) -> tuple[Path, ...]:

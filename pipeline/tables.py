@@ -8,6 +8,7 @@ import xarray as xr
 from rich.table import Table
 from scipy.special import chdtrc
 
+from pipeline.paired import sign_test
 from pipeline.reductions import control_name, describe_runs
 from pipeline.transition import Crossing
 
@@ -40,6 +41,39 @@ def recovery_tables(reduced: xr.Dataset) -> list[Table]:
         for init in reduced["init"].to_numpy()
         for group in groups
     ]
+
+
+def paired_table(reduced: xr.Dataset) -> Table | None:
+    """Initialisations against each other on the same seeds, for a terminal.
+
+    Seeds of all values of the control parameter together: they are independent instances.
+
+    Returns
+    -------
+    Table or None
+        Rows of pairs, columns of N: seeds gained and lost and the probability of so uneven a split
+        if both recover alike; None where there is one initialisation.
+    """
+    if "pair" not in reduced.dims:
+        return None
+    control = control_name(reduced)
+    table = Table(
+        title="seeds gained − lost on the same instances",
+        caption="of all points together; in brackets McNemar's exact probability of no difference",
+        min_width=46,
+    )
+    table.add_column("pair", no_wrap=True)
+    sizes = reduced["N"].to_numpy()[-_SIZES_PER_TABLE:].tolist()
+    for N in sizes:
+        table.add_column(f"N = {N}", justify="right", no_wrap=True)
+    sums = reduced[["gained", "lost"]].sum(control)
+    for pair in reduced["pair"].to_numpy():
+        cells = []
+        for N in sizes:
+            gained, lost = (sums[name].sel(N=N, pair=pair).to_numpy() for name in sums)
+            cells.append(f"{gained} − {lost} [{float(sign_test(gained, lost)):.1g}]")
+        table.add_row(str(pair).replace("-", " − "), *cells)
+    return table
 
 
 def prediction_table(record: Mapping[str, Any]) -> Table:
@@ -94,11 +128,24 @@ def _table(part: xr.Dataset, control: str, symbol: str, init: str) -> Table:
         cells = zip(*(row[name].to_numpy() for name in names), strict=True)
         table.add_row(f"{value:g}", *(_interval_text(*cell) for cell in cells))
     table.add_section()
-    halves = [_half_text(part.isel(N=i), control, symbol) for i in range(part.sizes["N"])]
+    halves = [_half_text(one, control, symbol) for one in _sizes(part)]
     if any(half.endswith("*") for half in halves):
         table.caption = f"{caption}\n* the points miss the fitted logistic curve"
     table.add_row(f"{symbol}½", *halves, style="bold")
+    if part.sizes.get("horizon", 0) > 1:
+        earlier = part.isel(horizon=-2)
+        table.add_row(f"{symbol}½, T/2", *(_earlier_text(one, control) for one in _sizes(earlier)))
     return table
+
+
+def _sizes(part: xr.Dataset) -> list[xr.Dataset]:
+    return [part.isel(N=i) for i in range(part.sizes["N"])]
+
+
+def _earlier_text(cell: xr.Dataset, control: str) -> str:
+    """Half-recovery point had the runs ended at half their time."""
+    half, low, high = (float(cell[f"{control}_half_by{end}"]) for end in ("", "_low", "_high"))
+    return _interval_text(half, low, high)
 
 
 def _interval_text(value: float, low: float, high: float) -> str:

@@ -1,0 +1,110 @@
+"""How each run of a cube ended: recovered, not recovered, or without an outcome."""
+
+from dataclasses import dataclass
+
+import xarray as xr
+
+from store.schema import Status
+
+END_OF_RUNS = "dynamics.T"
+"""Key of the campaign's physics, kept as an attribute of its store: the time a run may take."""
+
+
+class ReductionError(ValueError):
+    """A dataset that is not what a reduction needs."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Outcomes of the runs of a cube; arrays of bool with the axes of the cube.
+
+    Parameters
+    ----------
+    finished : DataArray
+        Runs that ended with a known outcome.
+    recovered : DataArray
+        Those of them that recovered the signal in time.
+    failed : DataArray
+        Runs that ended without an outcome: counted apart, never among the finished.
+    """
+
+    finished: xr.DataArray
+    recovered: xr.DataArray
+    failed: xr.DataArray
+
+
+def control_name(dataset: xr.Dataset) -> str:
+    """Name of the control parameter's axis, of a cube or of a reduced dataset.
+
+    Raises
+    ------
+    ReductionError
+        If not exactly one axis is left beside those of a cube and of the reductions.
+    """
+    known = {"N", "seed", "init", "replica", "horizon", "pair", "law", "term"}
+    found = [str(dim) for dim in dataset.dims if dim not in known]
+    if len(found) != 1 or not {"N", "init"} <= set(dataset.dims):
+        raise ReductionError(
+            "dataset to reduce: expected the axes N, init and one control parameter, "
+            f"got {tuple(dataset.dims)!r}; pass the cube of a store, or its reduced dataset"
+        )
+    return found[0]
+
+
+def end_of_runs(cube: xr.Dataset) -> float | None:
+    """Time T at which every run of a store ends at the latest; None if the cube does not say.
+
+    It is part of the physics of a store and so the same for all of its runs.
+    """
+    physics = cube.attrs.get("physics", {})
+    return float(physics[END_OF_RUNS]) if END_OF_RUNS in physics else None
+
+
+def outcomes(cube: xr.Dataset, horizon: float | None = None) -> Outcomes:
+    """How the runs ended; the one place that reads their codes.
+
+    Parameters
+    ----------
+    cube : Dataset
+        `status` and `recovered`, and `hit_time` with a horizon, of any part of a store.
+    horizon : float, optional
+        Time up to which a recovery counts, at most T: what the cube would say had its runs ended
+        then. By default T.
+
+    Raises
+    ------
+    ReductionError
+        If a variable is absent, or the horizon is not between 0 and T.
+    """
+    needed = ("status", "recovered") if horizon is None else ("status", "recovered", "hit_time")
+    absent = [name for name in needed if name not in cube]
+    if absent:
+        raise ReductionError(
+            f"cube: expected the variables {' and '.join(needed)}, got none named {absent!r}; "
+            "pass the root group of a store"
+        )
+    done, known = cube["status"] == Status.DONE, cube["recovered"] >= 0
+    finished = done & known
+    recovered = finished & (cube["recovered"] == 1)
+    if horizon is not None:
+        last = end_of_runs(cube)
+        if not 0 < horizon <= (last if last is not None else horizon):
+            raise ReductionError(
+                f"horizon: expected a time above 0 and up to T = {last}, got {horizon!r}; what "
+                "happens later is not known, run a campaign with a larger dynamics.T"
+            )
+        recovered &= cube["hit_time"] <= horizon
+    failed = (cube["status"] == Status.FAILED) | (done & ~known)
+    return Outcomes(finished, recovered, failed)
+
+
+def describe(dataset: xr.Dataset, name: str, long_name: str) -> None:
+    """Give a pure number its meaning."""
+    dataset[name].attrs = {"units": "1", "long_name": long_name}
+
+
+def describe_interval(dataset: xr.Dataset, name: str, method: str, level: float) -> None:
+    """Give the ends of an interval, NAME_low and NAME_high, their meaning."""
+    for end, word in (("low", "lower"), ("high", "upper")):
+        meaning = f"{word} end of the {level:.0%} interval of {name} ({method})"
+        describe(dataset, f"{name}_{end}", meaning)
