@@ -1,12 +1,10 @@
 """The command `hesscape`: thin, the work is done by the modules it calls."""
 
-import json
 import shlex
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -17,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.campaign import Campaign, CampaignError, bundled_workflows, load_campaign
+from pipeline.cli_json import JsonOption, print_json
+from pipeline.cli_theory import app as theory
 from pipeline.cluster import ClusterError
 from pipeline.cost import calibrated_cost
 from pipeline.figures import phase_retrieval_thresholds, recovery_figure, save_figure
@@ -25,9 +25,9 @@ from pipeline.plan import Plan, make_plan
 from pipeline.provenance import StoreMismatchError, check_store
 from pipeline.reductions import ReductionError, reduce_cube
 from pipeline.status import describe_status
-from pipeline.tables import paired_table, prediction_table, recovery_tables
+from pipeline.tables import paired_table, recovery_tables
 from pipeline.theory.laws import LawError
-from pipeline.theory.predictions import predict_phase_retrieval
+from pipeline.theory.spiked_model import SpikedModelError
 from pipeline.theory.threshold_states import ThresholdStateError
 from store.array_store import open_store, read_attributes
 from store.ledger import Ledger, StoreLockedError, counts
@@ -44,6 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Numerical campaigns on why gradient descent finds good minima.",
 )
+app.add_typer(theory, name="theory")
 
 Workflow = Annotated[
     str, typer.Argument(metavar="WORKFLOW", help="A bundled workflow, or a path to a TOML file.")
@@ -56,7 +57,6 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a campaign value; repeatable."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="Folder for figures; default STORE-figures.")
 ]
@@ -128,7 +128,7 @@ def plan(
         check_store(campaign, path)
     todo = make_plan(campaign, path, calibrated_cost(campaign))
     if as_json:
-        _print_json(_plan_record(todo, path))
+        print_json(_plan_record(todo, path))
         return
     table = Table(title=f"{campaign.name} → {path}", show_header=False)
     for name, text in _plan_lines(todo):
@@ -141,7 +141,7 @@ def status(store: StoreArgument, *, as_json: JsonOption = False) -> None:
     """Say how far a campaign is; also while it runs."""
     state = describe_status(store)
     if as_json:
-        _print_json(state)
+        print_json(state)
         return
     console = Console()
     table = Table(title=str(store), show_header=False)
@@ -175,7 +175,7 @@ def reduce(store: StoreArgument, *, as_json: JsonOption = False) -> None:
         reduced = reduce_cube(open_store(store))
         write_reduced(store, reduced)
     if as_json:
-        _print_json(reduced.to_dict())
+        print_json(reduced.to_dict())
         return
     _show(Console(), reduced)
 
@@ -191,36 +191,12 @@ def plot(store: StoreArgument, *, out: OutOption = None) -> None:
         Console().print(f"figure: {file}", soft_wrap=True)
 
 
-class Model(StrEnum):
-    """Models with a theory."""
-
-    PHASE_RETRIEVAL = "phase_retrieval"
-
-
-@app.command()
-def theory(
-    model: Annotated[Model, typer.Argument(metavar="MODEL", help="phase_retrieval")],
-    *,
-    a: Annotated[float, typer.Option(help="Parameter of the loss; inf: unnormalised loss.")],
-    alpha: Annotated[
-        list[float] | None, typer.Option(help="α = M/N to say more of; repeatable.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Say what theory predicts for N → ∞: thresholds, outliers, threshold states."""
-    record = {Model.PHASE_RETRIEVAL: predict_phase_retrieval}[model](a, alpha or [])
-    if as_json:
-        _print_json(record)
-        return
-    Console().print(prediction_table(record))
-
-
 @app.command()
 def workflows(*, as_json: JsonOption = False) -> None:
     """List the bundled studies."""
     bundled = bundled_workflows()
     if as_json:
-        _print_json(bundled)
+        print_json(bundled)
         return
     for name, description in bundled.items():
         Console().print(f"[bold]{name}[/]  {description}")
@@ -236,6 +212,7 @@ def main() -> NoReturn:
         PermissionError,
         ReductionError,
         SchemaError,
+        SpikedModelError,
         StoreLockedError,
         StoreMismatchError,
         ThresholdStateError,
@@ -293,10 +270,6 @@ def _draw(store: Path, reduced: xr.Dataset, out: Path | None) -> tuple[Path, ...
     thresholds = {} if a is None else phase_retrieval_thresholds(float(a))
     folder = out or store.with_name(f"{store.name.removesuffix('.zarr')}-figures")
     return save_figure(recovery_figure(reduced, theory=thresholds), folder / "recovery")
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
 def _how_far(path: Path) -> str:

@@ -1,6 +1,6 @@
 """Reduced datasets and predictions as tables for a terminal, readable at 100 columns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -102,9 +102,65 @@ def prediction_table(record: Mapping[str, Any]) -> Table:
         "energy_threshold": "energy",
         "outlier_threshold": "outlier TS",
     }
+    return _fill(table, columns, record["rows"])
+
+
+def spiked_table(record: Mapping[str, Any]) -> Table:
+    """Predictions for the spiked model, from `predict_spiked_model`, for a terminal."""
+    lines = {
+        "snr_bayes": "Bayes-optimal message passing finds the signal:",
+        "snr_amp": "maximum-likelihood message passing finds it:",
+        "snr_gradient_flow": "gradient flow leaves threshold states (BBP):",
+        "snr_trivial": "no minima are left on the equator:",
+    }
+    table = Table(
+        title=f"spiked matrix-tensor model, p = {record['p']}, Δ_p = {record['delta_p']:g}, N → ∞",
+        caption="\n".join(f"{text:<48}1/Δ₂ > {record[key]:.5g}" for key, text in lines.items()),
+        caption_justify="left",
+        min_width=64,
+    )
+    columns = {
+        "snr": "1/Δ₂",
+        "m_signal": "m signal",
+        "mu_signal": "μ signal",
+        "complexity_equator": "Σ equator",
+        "mu_threshold": "μ threshold",
+        "growth_rate": "growth rate",
+    }
+    return _fill(table, columns, record["rows"])
+
+
+def dynamics_table(row: Mapping[str, Any], *, most_rows: int) -> Table:
+    """The `dynamics` of a row of `predict_spiked_dynamics`, for a terminal.
+
+    Parameters
+    ----------
+    row : mapping
+    most_rows : int
+        Times shown, evenly spaced.
+    """
+    found = row["dynamics"]
+    step = found["learning_rate"]
+    method = "gradient flow" if step is None else f"gradient descent, η = {step:g}"
+    table = Table(title=f"{method} at 1/Δ₂ = {row['snr']:g}, m(0) = {found['overlap']:g}, N → ∞")
+    columns = {
+        "time": "t",
+        "m": "m",
+        "mu": "μ",
+        "e2": "e₂",
+        "ep": "e_p",
+        "edge": "edge",
+        "outlier": "outlier",
+    }
+    last = len(found["time"]) - 1
+    shown = sorted({round(k) for k in np.linspace(0, last, min(most_rows, last + 1))})
+    return _fill(table, columns, [{key: found[key][k] for key in columns} for k in shown])
+
+
+def _fill(table: Table, columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> Table:
     for heading in columns.values():
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in record["rows"]:
+    for row in rows:
         table.add_row(*(_number(row[key], "–") for key in columns))
     return table
 

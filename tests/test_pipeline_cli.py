@@ -194,6 +194,26 @@ def test_theory_as_json_and_as_a_table(
     assert max(map(len, printed.splitlines())) <= 100
 
 
+def test_theory_of_the_spiked_model_as_json_and_as_tables(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ("theory", "spiked_matrix_tensor", "--delta-p", "1", "--snr", "1.5", "--snr", "2")
+    assert hesscape(monkeypatch, *wanted, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["snr_gradient_flow"] == pytest.approx(2)
+    assert record["rows"][1]["m_signal"] == pytest.approx(0.782665, abs=5e-7)
+    assert "dynamics" not in record["rows"][1]
+    along = (*wanted, "--dynamics", "--duration", "2", "--overlap", "0.2")
+    assert hesscape(monkeypatch, *along, "--descent", "--json") == 0
+    dynamics = json.loads(capsys.readouterr().out)["rows"][0]["dynamics"]
+    assert (dynamics["m"][0], dynamics["time"][-1]) == pytest.approx((0.2, 2.0))
+    assert hesscape(monkeypatch, *along) == 0
+    printed = capsys.readouterr().out
+    for text in ("2.4628", "0.78267", "Σ equator", "gradient flow at 1/Δ₂ = 1.5", "outlier"):
+        assert text in printed
+    assert max(map(len, printed.splitlines())) <= 100
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -203,6 +223,13 @@ def test_theory_as_json_and_as_a_table(
         (("phase_retrieval", "--a", "x"), "--a"),
         (("perceptron", "--a", "1"), "phase_retrieval"),
         (("phase_retrieval",), "--a"),
+        (("phase_retrieval", "--a", "1", "--snr", "2"), "--snr"),
+        (("spiked_matrix_tensor",), "--delta-p"),
+        (("spiked_matrix_tensor", "--delta-p", "1", "--a", "1"), "--a"),
+        (("spiked_matrix_tensor", "--delta-p", "0"), "Δ_p must be a positive number"),
+        (("spiked_matrix_tensor", "--delta-p", "1", "--p", "2"), "an integer ≥ 3"),
+        (("spiked_matrix_tensor", "--delta-p", "1", "--snr", "-1"), "snr = 1/Δ₂ must be"),
+        (("spiked_matrix_tensor", "--delta-p", "1", "--dynamics"), "with --snr"),
     ],
 )
 def test_theory_refuses_what_it_does_not_know(
