@@ -19,19 +19,20 @@ from pipeline.cli_json import JsonOption, print_json
 from pipeline.cli_theory import app as theory
 from pipeline.cluster import ClusterError
 from pipeline.cost import calibrated_cost
-from pipeline.figures import phase_retrieval_thresholds, recovery_figure, save_figure
+from pipeline.figures import draw_figures, save_figure
 from pipeline.launch import launch
 from pipeline.plan import Plan, make_plan
 from pipeline.provenance import StoreMismatchError, check_store
 from pipeline.reductions import ReductionError, reduce_cube
+from pipeline.results import Results, read_results
 from pipeline.status import describe_status
 from pipeline.tables import paired_table, recovery_tables
 from pipeline.theory.laws import LawError
 from pipeline.theory.spiked_model import SpikedModelError
 from pipeline.theory.threshold_states import ThresholdStateError
-from store.array_store import open_store, read_attributes
+from store.array_store import open_store
 from store.ledger import Ledger, StoreLockedError, counts
-from store.reduced import read_reduced, write_reduced
+from store.reduced import write_reduced
 from store.schema import SchemaError
 
 DONE, QUARANTINED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -102,7 +103,7 @@ def run(
             )
             raise typer.Exit(INTERRUPTED) from None
     _show(console, outcome.reduced)
-    for file in _draw(path, outcome.reduced, None):
+    for file in _draw(path, read_results(path, outcome.reduced), None):
         console.print(f"figure: {file}", soft_wrap=True)
     console.print(f"store:  {path}", soft_wrap=True)
     if outcome.quarantined:
@@ -182,12 +183,8 @@ def reduce(store: StoreArgument, *, as_json: JsonOption = False) -> None:
 
 @app.command()
 def plot(store: StoreArgument, *, out: OutOption = None) -> None:
-    """Draw the figures of a store, from its reductions."""
-    try:
-        reduced = read_reduced(store)
-    except FileNotFoundError:
-        reduced = reduce_cube(open_store(store))
-    for file in _draw(store, reduced, out):
+    """Draw the figures for which a store has what they show."""
+    for file in _draw(store, read_results(store), out):
         Console().print(f"figure: {file}", soft_wrap=True)
 
 
@@ -264,12 +261,10 @@ def _show(console: Console, reduced: xr.Dataset) -> None:
         console.print(pairs)
 
 
-def _draw(store: Path, reduced: xr.Dataset, out: Path | None) -> tuple[Path, ...]:
-    physics = read_attributes(store).get("physics", {})
-    a = physics.get("parameters.a")
-    thresholds = {} if a is None else phase_retrieval_thresholds(float(a))
+def _draw(store: Path, results: Results, out: Path | None) -> Iterator[Path]:
     folder = out or store.with_name(f"{store.name.removesuffix('.zarr')}-figures")
-    return save_figure(recovery_figure(reduced, theory=thresholds), folder / "recovery")
+    for drawn in draw_figures(results):
+        yield from save_figure(drawn.figure, folder / drawn.name)
 
 
 def _how_far(path: Path) -> str:

@@ -259,10 +259,13 @@ def update_attributes(path: StorePath, attributes: Mapping[str, object]) -> None
     publish_nodes(local_root(path), (), attributes=attributes)
 
 
-def open_store(path: StorePath) -> xr.Dataset:
-    """Labelled cube with sorted labels, read from disk as it is used; raises as `read_grid`."""
+def open_store(path: StorePath, group: str | None = None) -> xr.Dataset:
+    """Labelled cube with sorted labels, or a group below it, read from disk as it is used.
+
+    Raises as `read_grid`.
+    """
     open_group(path)
-    return sort_labels(xr.open_zarr(local_root(path), chunks=None, consolidated=True))
+    return sort_labels(xr.open_zarr(local_root(path), group=group, chunks=None, consolidated=True))
 
 
 def open_group(path: StorePath, mode: Literal["r", "r+"] = "r") -> zarr.Group:

@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from scipy.special import expit
 
-from pipeline.figures import phase_retrieval_thresholds, recovery_figure, save_figure
+from pipeline.figures_recovery import recovery_figure
+from pipeline.figures_style import save_figure
+from pipeline.figures_theory import phase_retrieval_thresholds
 from pipeline.reductions import reduce_cube
 from pipeline.theory.laws import LawError
 from pipeline.theory.threshold_states import ThresholdStateError
@@ -227,5 +229,5 @@ def test_a_figure_does_not_depend_on_threshold_states_being_found(
         raise ThresholdStateError(f"no threshold states for a = {a}")
 
     both = phase_retrieval_thresholds(1.0)
-    monkeypatch.setattr("pipeline.figures.bbp_at_threshold", fail)
+    monkeypatch.setattr("pipeline.figures_theory.bbp_at_threshold", fail)
     assert phase_retrieval_thresholds(1.0) == dict([*both.items()][:1])

@@ -1,0 +1,79 @@
+"""What a store holds, as its figures see it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from pipeline.reductions import reduce_cube
+from store.array_store import open_group, open_store, read_attributes
+from store.layout import ALONG_RUNS
+from store.reduced import read_reduced
+from store.schema import Status
+
+
+@dataclass(frozen=True)
+class Results:
+    """The datasets of a store and what they were computed from; read from disk as they are used.
+
+    Parameters
+    ----------
+    cube : Dataset
+        Root group: a number for each run.
+    reduced : Dataset
+        From `pipeline.reductions.reduce_cube`.
+    physics : mapping
+        What decides the numbers, by dotted key of the campaign.
+    trajectory : Dataset, optional
+        What is known along the runs, where the campaign asked for times.
+    """
+
+    cube: xr.Dataset
+    reduced: xr.Dataset
+    physics: Mapping[str, Any]
+    trajectory: xr.Dataset | None = None
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return str(self.physics.get("model", ""))
+
+    @property
+    def a(self) -> float | None:
+        """Parameter of the loss, where there is one."""
+        a = self.physics.get("parameters.a")
+        return None if a is None else float(a)
+
+    def finished(self, dataset: xr.Dataset) -> xr.Dataset:
+        """A dataset with the axes of the cube, NaN where a run did not end with a known outcome."""
+        return dataset.where(self.cube["status"] == Status.DONE)
+
+
+def read_results(path: Path, reduced: xr.Dataset | None = None) -> Results:
+    """Open a store, with its reductions or, where it has none yet, new ones.
+
+    Parameters
+    ----------
+    path : Path
+    reduced : Dataset, optional
+        Reductions of this store, if they are at hand.
+
+    Raises
+    ------
+    FileNotFoundError, SchemaError
+        If there is no store.
+    """
+    cube = open_store(path)
+    if reduced is None:
+        try:
+            reduced = read_reduced(path)
+        except FileNotFoundError:
+            reduced = reduce_cube(cube)
+    return Results(
+        cube,
+        reduced,
+        read_attributes(path).get("physics", {}),
+        trajectory=open_store(path, ALONG_RUNS) if ALONG_RUNS in open_group(path) else None,
+    )
