@@ -102,7 +102,12 @@ class Campaign(Section):
             seeds=tuple(range(self.grid.seeds)),
             inits=self.grid.inits,
             replicas=self.grid.replicas,
+            constants=self.constants(),
         )
+
+    def constants(self) -> tuple[tuple[str, tuple[float, ...]], ...]:
+        """Constants of the model that are axes of the grid, each with its labels."""
+        return tuple((name, value) for name, value in self.parameters if isinstance(value, tuple))
 
     def times(self) -> tuple[float, ...]:
         """Times at which the runs are shown, in units of the flow; none without a trajectory."""
@@ -115,7 +120,8 @@ class Campaign(Section):
     def physics(self) -> dict[str, Value]:
         """All that a store keeps for its life, by dotted key: what changes a number or its shape.
 
-        Neither the labels of the grid, which may be added to, nor name and description.
+        Neither the labels of the grid, which may be added to, nor name and description. Of a
+        constant that is an axis, that it is one.
         """
         sections = self.model_dump(
             include={
@@ -128,7 +134,8 @@ class Campaign(Section):
             },
             exclude_none=True,
         )
-        return dict(_flatten(sections))
+        axes = {f"parameters.{name}": "an axis" for name, _ in self.constants()}
+        return dict(_flatten(sections)) | axes
 
     def differences(self, stored: Mapping[str, Value]) -> list[str]:
         """Where `stored`, the physics of another campaign, is not this one's: a line a key."""
@@ -166,7 +173,9 @@ class Campaign(Section):
                 "inits": self.grid.inits[:n],
             }
         )
-        return self.model_copy(update={"grid": grid})
+        constants = {name: values[:n] for name, values in self.constants()}
+        parameters = self.parameters.model_copy(update=constants)
+        return self.model_copy(update={"grid": grid, "parameters": parameters})
 
 
 def _flatten(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Value]]:

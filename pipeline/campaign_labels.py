@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
+    PlainValidator,
     TypeAdapter,
     ValidationError,
 )
@@ -29,6 +30,9 @@ Alpha = Annotated[
 ]
 Time = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False), AfterValidator(round_label)]
 PositiveTime = Annotated[Time, Field(gt=0)]
+Positive = Annotated[
+    float, Field(strict=True, gt=0, allow_inf_nan=False), AfterValidator(round_label)
+]
 
 
 class Section(BaseModel):
@@ -103,6 +107,25 @@ def keep_valid(labels: object, kind: Any, spacing: Spacing = Spaced) -> list[Any
             with suppress(ValidationError):
                 valid.append(check.validate_python(label))
     return valid
+
+
+def read_constant(value: object) -> float | tuple[float, ...]:
+    """A number above 0, or a list of such, each once: the labels of an axis.
+
+    Raises
+    ------
+    ValueError
+        For anything else; the field's description says what was expected.
+    """
+    labels = value if isinstance(value, list | tuple) else [value]
+    valid = keep_valid(labels, Positive)
+    if not labels or len(set(valid)) < len(labels):
+        raise ValueError("neither a number above 0 nor a list of such")
+    return tuple(valid) if labels is value else float(valid[0])
+
+
+Constant = Annotated[float | tuple[float, ...], PlainValidator(read_constant)]
+"""A constant of the model, above 0; a list of values makes it an axis of the store."""
 
 
 def mistake(location: Location, value: object, sentence: str) -> InitErrorDetails:

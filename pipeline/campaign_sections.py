@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from math import inf
+from math import inf, prod
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -21,6 +21,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from pipeline.campaign_errors import FULL_SENTENCE, example_of, show_value
 from pipeline.campaign_labels import (
     Alpha,
+    Constant,
     LogSpaced,
     PositiveTime,
     Section,
@@ -93,7 +94,7 @@ class Axes(Section):
 
 
 def _relate_labels(data: Mapping[str, object]) -> list[InitErrorDetails]:
-    """Find empty axes, labels there twice, M < 1 and too many runs."""
+    """Find empty axes, labels there twice, and M < 1."""
     mistakes: list[InitErrorDetails] = []
 
     def note(axis: str, expected: str, got: str, remedy: str) -> None:
@@ -120,28 +121,15 @@ def _relate_labels(data: Mapping[str, object]) -> list[InitErrorDetails]:
                 f"M = 0 for alpha = {show_value(low)} with N = {smallest}",
                 f"keep to alpha > {0.5 / smallest:.4g}, or to larger N",
             )
-
-    seeds, replicas = data.get("seeds"), data.get("replicas", 1)
-    labels = len(valid["alpha"]) * len(valid["N"]) * len(valid["inits"])
-    if not (isinstance(seeds, int) and isinstance(replicas, int)):
-        return mistakes
-    runs = labels * seeds * replicas
-    if runs > MAX_RUNS >= max(seeds, replicas):
-        by = f"{seeds} seeds" + (f" x {replicas} replicas" if "replicas" in data else "")
-        note(
-            "seeds",
-            f"at most {MAX_RUNS} runs in all",
-            f"{by} x {labels} labels of (alpha, N, init) = {runs}",
-            "use fewer seeds or labels, or write several campaigns",
-        )
     return mistakes
 
 
 class Parameters(Section):
-    """The constants of the model."""
+    """The constants of the model; a list of values makes one an axis of the store."""
 
-    a: float = Field(
-        gt=0, description="the constant a of the loss, a number above 0", examples=["a = 1.0"]
+    a: Constant = Field(
+        description="the constant a of the loss, a number above 0, or a list of such, each once",
+        examples=["a = 1.0"],
     )
 
 
@@ -271,7 +259,37 @@ def _relate_times(data: Mapping[str, object]) -> list[InitErrorDetails]:
 
 
 def relate_sections(data: Mapping[str, object]) -> list[InitErrorDetails]:
-    """Find times of the trajectory that are later than the end of the runs."""
+    """Find too many runs, and times of the trajectory that are later than the end of the runs."""
+    return [*_relate_runs(data), *_relate_ends(data)]
+
+
+def _relate_runs(data: Mapping[str, object]) -> list[InitErrorDetails]:
+    grid, parameters = data.get("grid"), data.get("parameters")
+    if not isinstance(grid, dict):
+        return []
+    seeds, replicas = grid.get("seeds"), grid.get("replicas", 1)
+    if not (isinstance(seeds, int) and isinstance(replicas, int)):
+        return []
+    labels = {
+        axis: len(keep_valid(grid.get(axis), kind))
+        for axis, kind in (("alpha", Alpha), ("N", Size), ("inits", Init))
+    }
+    constants = parameters if isinstance(parameters, dict) else {}
+    axes = {name: len(values) for name, values in constants.items() if isinstance(values, list)}
+    cells = prod([*axes.values(), *labels.values()])
+    runs = cells * seeds * replicas
+    if not runs > MAX_RUNS >= max(seeds, replicas):
+        return []
+    by = f"{seeds} seeds" + (f" x {replicas} replicas" if "replicas" in grid else "")
+    names = ", ".join([*axes, "alpha", "N", "init"])
+    sentence = (
+        f"expected at most {MAX_RUNS} runs in all, got {by} x {cells} labels of ({names}) = "
+        f"{runs}; use fewer seeds or labels, or write several campaigns"
+    )
+    return [mistake(("grid", "seeds"), seeds, sentence)]
+
+
+def _relate_ends(data: Mapping[str, object]) -> list[InitErrorDetails]:
     trajectory, dynamics = data.get("trajectory"), data.get("dynamics")
     if not (isinstance(trajectory, dict) and isinstance(dynamics, dict)):
         return []

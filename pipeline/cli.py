@@ -26,7 +26,7 @@ from pipeline.provenance import StoreMismatchError, check_store
 from pipeline.reductions import ReductionError, reduce_cube
 from pipeline.results import Results, read_results
 from pipeline.status import describe_status
-from pipeline.tables import paired_table, recovery_tables
+from pipeline.tables import paired_tables, recovery_tables
 from pipeline.theory.laws import LawError
 from pipeline.theory.spiked_model import SpikedModelError
 from pipeline.theory.threshold_states import ThresholdStateError
@@ -254,11 +254,8 @@ def _plan_lines(todo: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _show(console: Console, reduced: xr.Dataset) -> None:
-    for table in recovery_tables(reduced):
+    for table in (*recovery_tables(reduced), *paired_tables(reduced)):
         console.print(table)
-    pairs = paired_table(reduced)
-    if pairs is not None:
-        console.print(pairs)
 
 
 def _draw(store: Path, results: Results, out: Path | None) -> Iterator[Path]:

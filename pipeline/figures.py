@@ -64,7 +64,14 @@ FIGURES: Final = (
 
 
 def draw_figures(results: Results) -> Iterator[DrawnFigure]:
-    """The figures for which a store has what they show, in the order of the table."""
+    """The figures for which a store has what they show, in the order of the table.
+
+    One for each value of a constant of the model that is an axis, which its name ends with.
+    """
     for kind in FIGURES:
-        if kind.applies(results):
-            yield DrawnFigure(kind.name, kind.caption, kind.draw(results))
+        for constants, part in results.split():
+            if kind.applies(part):
+                values = [f"{name}={value:g}" for name, value in constants.items()]
+                name = "-".join([kind.name, *values])
+                caption = " ".join([kind.caption, *(f"Here {value}." for value in values)])
+                yield DrawnFigure(name, caption, kind.draw(part))

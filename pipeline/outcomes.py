@@ -1,10 +1,12 @@
 """How each run of a cube ended: recovered, not recovered, or without an outcome."""
 
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import xarray as xr
 
-from store.schema import Status
+from store.schema import CONSTANTS, Status
 
 END_OF_RUNS = "dynamics.T"
 """Key of the campaign's physics, kept as an attribute of its store: the time a run may take."""
@@ -41,7 +43,7 @@ def control_name(dataset: xr.Dataset) -> str:
     ReductionError
         If not exactly one axis is left beside those of a cube and of the reductions.
     """
-    known = {"N", "seed", "init", "replica", "horizon", "pair", "law", "term"}
+    known = {*CONSTANTS, "N", "seed", "init", "replica", "horizon", "pair", "law", "term"}
     found = [str(dim) for dim in dataset.dims if dim not in known]
     if len(found) != 1 or not {"N", "init"} <= set(dataset.dims):
         raise ReductionError(
@@ -49,6 +51,37 @@ def control_name(dataset: xr.Dataset) -> str:
             f"got {tuple(dataset.dims)!r}; pass the cube of a store, or its reduced dataset"
         )
     return found[0]
+
+
+def split_constants(dataset: xr.Dataset) -> Iterator[tuple[dict[str, float], xr.Dataset]]:
+    """Values of the constants of the model that are axes, and the part that has these values.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        A cube or a reduced dataset; one without such axes is its only part.
+    """
+    names = [name for name in CONSTANTS if name in dataset.dims]
+    for labels in itertools.product(*(sorted(dataset[name].values.tolist()) for name in names)):
+        constants = dict(zip(names, labels, strict=True))
+        yield constants, dataset.sel(constants, drop=True)
+
+
+def map_constants(reduce: Callable[[xr.Dataset], xr.Dataset], cube: xr.Dataset) -> xr.Dataset:
+    """Reduce the part of each value of the constants by itself; the results with these axes first.
+
+    Reductions so need not know of such axes. They do not mix values of a constant, whose runs are
+    of the same instances.
+    """
+    parts = [
+        reduce(part).expand_dims({name: [value] for name, value in constants.items()})
+        for constants, part in split_constants(cube)
+    ]
+    whole = xr.combine_by_coords(parts, join="exact", combine_attrs="override")
+    assert isinstance(whole, xr.Dataset)
+    return whole.assign_coords(
+        {name: cube[name].sortby(name) for name in CONSTANTS if name in whole.dims}
+    )
 
 
 def end_of_runs(cube: xr.Dataset) -> float | None:

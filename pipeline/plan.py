@@ -109,8 +109,8 @@ def plan_chunks(
         for N in sorted(set(campaign.grid.N), reverse=True)
         for unit in _group(campaign, [chunk for chunk in chunks if chunk[0].N == N], cost)
     )
-    variables = [row for row in cube_variables("alpha") if row.name != "status"]
-    along = trajectory_variables("alpha") if campaign.times() else ()
+    variables = [row for row in cube_variables(()) if row.name != "status"]
+    along = trajectory_variables(()) if campaign.times() else ()
     runs = sum(unit.runs for unit in units)
     run_bytes = sum(np.dtype(row.dtype).itemsize for row in variables)
     run_bytes += len(campaign.times()) * sum(np.dtype(row.dtype).itemsize for row in along)

@@ -73,10 +73,10 @@ class SweepProgress:
             self.recovered += receipt.recovered
             self.failed += int((receipt.status == Status.FAILED).sum())
             for run, reason in receipt.failures:
-                self._console.print(
-                    f"failed numerically: {receipt.block.control}={receipt.block.value:g} "
-                    f"N={receipt.block.N} {run}: {reason}"
-                )
+                block = receipt.block
+                values = (*block.constants, (block.control, block.value), ("N", block.N))
+                place = " ".join(f"{name}={value:g}" for name, value in values)
+                self._console.print(f"failed numerically: {place} {run}: {reason}")
         self._predicted_done += unit.seconds
         self._bar.update(self._task, completed=self.done + self.quarantined)
         now = time.monotonic()

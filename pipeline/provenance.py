@@ -44,7 +44,7 @@ def check_store(campaign: Campaign, path: str | os.PathLike[str]) -> None:
             f"{os.fspath(path)} holds other numbers than campaign {campaign.name!r} would add:\n"
             f"  {lines}\n"
             "choose another store with --store PATH, or give the campaign the store's values; "
-            "only alpha, N, seeds and inits of a store can be extended"
+            "only alpha, N, seeds, inits and lists of parameters can be extended"
         )
 
 

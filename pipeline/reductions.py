@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import xarray as xr
 
-from pipeline.outcomes import ReductionError, control_name
+from pipeline.outcomes import ReductionError, control_name, map_constants
 from pipeline.paired import compare_inits
 from pipeline.recovery import (
     count_outcomes,
@@ -17,6 +17,7 @@ from pipeline.recovery import (
     recovery_probability,
 )
 from pipeline.survival import survival
+from store.schema import CONSTANTS
 
 __all__ = [
     "ReductionError",
@@ -32,7 +33,7 @@ __all__ = [
 
 
 def reduce_size(cube: xr.Dataset, *, resamples: int = 1000) -> xr.Dataset:
-    """All reductions of the cube of one size N.
+    """All reductions of the cube of one size N, for each value of a constant that is an axis.
 
     Counts, probabilities and half-recovery points; the same by earlier horizons where the cube has
     hitting times and says when its runs end; pairs of initialisations on the same seeds.
@@ -56,14 +57,18 @@ def reduce_size(cube: xr.Dataset, *, resamples: int = 1000) -> xr.Dataset:
             f"reduce_size: expected one N, got {cube['N'].to_numpy().tolist()!r}; "
             "select one with cube.sel(N=[…]), or call reduce_cube"
         )
-    cube = load_sorted(cube)
-    parts = [
-        recovery_probability(count_outcomes(cube)),
-        half_recovery(cube, resamples=resamples),
-        survival(cube, resamples=resamples),
-        compare_inits(cube),
-    ]
-    return xr.merge(parts, compat="identical", join="exact")
+
+    def reduce(part: xr.Dataset) -> xr.Dataset:
+        part = load_sorted(part)
+        parts = [
+            recovery_probability(count_outcomes(part)),
+            half_recovery(part, resamples=resamples),
+            survival(part, resamples=resamples),
+            compare_inits(part),
+        ]
+        return xr.merge(parts, compat="identical", join="exact")
+
+    return map_constants(reduce, cube)
 
 
 def combine(parts: Sequence[xr.Dataset]) -> xr.Dataset:
@@ -85,7 +90,8 @@ def combine(parts: Sequence[xr.Dataset]) -> xr.Dataset:
     if len(set(sizes)) < len(sizes):
         raise ReductionError(f"combine: expected every N once, got {sorted(sizes)!r}")
     control = control_name(parts[0])
-    for dim in (control, "init"):
+    constants = [name for name in CONSTANTS if name in parts[0].dims]
+    for dim in (*constants, control, "init"):
         labels = [tuple(part[dim].to_numpy().tolist()) for part in parts]
         if len(set(labels)) > 1:
             raise ReductionError(
@@ -100,7 +106,7 @@ def combine(parts: Sequence[xr.Dataset]) -> xr.Dataset:
         compat="override",
         join="exact",
     )
-    return whole.transpose(control, "N", "init", ...).sortby([control, "N"])
+    return whole.transpose(*constants, control, "N", "init", ...).sortby([control, "N"])
 
 
 def reduce_cube(cube: xr.Dataset, *, resamples: int = 1000) -> xr.Dataset:

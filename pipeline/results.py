@@ -1,12 +1,13 @@
 """What a store holds, as its figures see it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
+from pipeline.outcomes import split_constants
 from pipeline.reductions import reduce_cube
 from store.array_store import open_group, open_store, read_attributes
 from store.layout import ALONG_RUNS
@@ -42,9 +43,27 @@ class Results:
 
     @property
     def a(self) -> float | None:
-        """Parameter of the loss, where there is one."""
+        """Parameter of the loss, where there is one; None where it is an axis."""
         a = self.physics.get("parameters.a")
-        return None if a is None else float(a)
+        return float(a) if isinstance(a, int | float) else None
+
+    def split(self) -> Iterator[tuple[dict[str, float], "Results"]]:
+        """Values of the constants of the model that are axes, and the results of these values."""
+        for constants, cube in split_constants(self.cube):
+            along = self.trajectory
+            yield (
+                constants,
+                replace(
+                    self,
+                    cube=cube,
+                    reduced=self.reduced.sel(constants, drop=True),
+                    physics={
+                        **self.physics,
+                        **{f"parameters.{k}": x for k, x in constants.items()},
+                    },
+                    trajectory=along and along.sel(constants, drop=True),
+                ),
+            )
 
     def finished(self, dataset: xr.Dataset) -> xr.Dataset:
         """A dataset with the axes of the cube, NaN where a run did not end with a known outcome."""

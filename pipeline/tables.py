@@ -8,6 +8,7 @@ import xarray as xr
 from rich.table import Table
 from scipy.special import chdtrc
 
+from pipeline.outcomes import split_constants
 from pipeline.paired import sign_test
 from pipeline.reductions import control_name, describe_runs
 from pipeline.transition import Crossing
@@ -28,37 +29,50 @@ def recovery_tables(reduced: xr.Dataset) -> list[Table]:
     Returns
     -------
     list of Table
-        For each init, rows of the control parameter and columns of N, at most four a table so that
-        100 characters suffice; the last row is the half-recovery point, with a star where the
-        deviance of the fit has a probability below 0.01.
+        For each value of a constant that is an axis, and each init, rows of the control parameter
+        and columns of N, at most four a table so that 100 characters suffice; the last row is the
+        half-recovery point, with a star where the deviance of the fit has a probability below 0.01.
     """
     control = control_name(reduced)
     symbol = _SYMBOLS.get(control, control)
     sizes = reduced["N"].to_numpy().tolist()
     groups = [sizes[i : i + _SIZES_PER_TABLE] for i in range(0, len(sizes), _SIZES_PER_TABLE)]
     return [
-        _table(reduced.sel(init=init, N=group), control, symbol, str(init))
-        for init in reduced["init"].to_numpy()
+        _table(part.sel(init=init, N=group), control, symbol, _named(str(init), constants))
+        for constants, part in split_constants(reduced)
+        for init in part["init"].to_numpy()
         for group in groups
     ]
 
 
-def paired_table(reduced: xr.Dataset) -> Table | None:
+def paired_tables(reduced: xr.Dataset) -> list[Table]:
     """Initialisations against each other on the same seeds, for a terminal.
 
     Seeds of all values of the control parameter together: they are independent instances.
 
     Returns
     -------
-    Table or None
-        Rows of pairs, columns of N: seeds gained and lost and the probability of so uneven a split
-        if both recover alike; None where there is one initialisation.
+    list of Table
+        For each value of a constant that is an axis, rows of pairs, columns of N: seeds gained and
+        lost and the probability of so uneven a split if both recover alike; none where there is one
+        initialisation.
     """
     if "pair" not in reduced.dims:
-        return None
+        return []
+    return [
+        _paired_table(part, _named("seeds gained − lost on the same instances", constants))
+        for constants, part in split_constants(reduced)
+    ]
+
+
+def _named(what: str, constants: Mapping[str, float]) -> str:
+    return ", ".join([what, *(f"{name} = {value:g}" for name, value in constants.items())])
+
+
+def _paired_table(reduced: xr.Dataset, title: str) -> Table:
     control = control_name(reduced)
     table = Table(
-        title="seeds gained − lost on the same instances",
+        title=title,
         caption="of all points together; in brackets McNemar's exact probability of no difference",
         min_width=46,
     )
@@ -169,12 +183,12 @@ def _number(value: float | None, missing: str) -> str:
     return missing if value is None else f"{value:.5g}"
 
 
-def _table(part: xr.Dataset, control: str, symbol: str, init: str) -> Table:
+def _table(part: xr.Dataset, control: str, symbol: str, what: str) -> Table:
     failed = int(part["failed"].sum())
     caption = f"{describe_runs(part)} a point, 95 % intervals"
     if failed:
         caption += f"\n{failed} more failed numerically"
-    table = Table(title=f"{init}: probability of recovery", caption=caption, min_width=46)
+    table = Table(title=f"{what}: probability of recovery", caption=caption, min_width=46)
     table.add_column(symbol, justify="right", no_wrap=True)
     for N in part["N"].to_numpy():
         table.add_column(f"N = {N}", justify="right", no_wrap=True)

@@ -5,6 +5,7 @@ same chunk. Runs in worker processes, in threads, or in the driver, with the sam
 """
 
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +28,8 @@ class Recipe:
     ----------
     entropy : int
     model : str
-    a : float
+    parameters : mapping of str to float
+        Constants of the model that are not axes.
     dynamics : Dynamics
     times : tuple of float
         When runs are looked at; none without a trajectory.
@@ -39,7 +41,7 @@ class Recipe:
 
     entropy: int
     model: str
-    a: float
+    parameters: Mapping[str, float]
     dynamics: Dynamics
     times: tuple[float, ...] = ()
     hessian_along: bool = False
@@ -61,7 +63,9 @@ class Recipe:
         return cls(
             entropy=campaign.entropy,
             model=campaign.model,
-            a=campaign.parameters.a,
+            parameters={
+                name: value for name, value in campaign.parameters if not isinstance(value, tuple)
+            },
             dynamics=dynamics,
             # the labels of times have ten digits, T may have more
             times=tuple(min(time, chosen.T) for time in campaign.times()),
@@ -73,7 +77,8 @@ class Recipe:
         """Kernel task of a block."""
         measurements = count_measurements(block.value, block.N)
         return Task(
-            a=self.a,
+            **self.parameters,
+            **dict(block.constants),
             dimension=block.N,
             measurements=measurements,
             streams=tuple(

@@ -28,6 +28,7 @@ from store.durable import DurableStore, local_root, publish_nodes, sync_folder
 from store.keys import Block, Grid
 from store.layout import ALONG_RUNS, Layout
 from store.schema import (
+    CONSTANTS,
     CONTROLS,
     RESULTS,
     SchemaError,
@@ -143,8 +144,8 @@ def grow_store(
     Raises
     ------
     ValueError
-        If `grid` does not start with the labels of the store or has other replicas, or
-        `measurements` does not fit it or changes a stored number.
+        If `grid` does not start with the labels of the store, or has other replicas or constants,
+        or `measurements` does not fit it or changes a stored number.
     """
     root = local_root(path)
     old = read_grid(path)
@@ -157,7 +158,7 @@ def grow_store(
             )
     _check_measurements(grid, measurements)
     group = zarr.open_group(DurableStore(root), mode="r+", use_consolidated=False)
-    values, sizes = old.shape[:2]
+    values, sizes = len(old.values), len(old.N)
     stored = get_array(open_group(path), "M")[:]
     if not np.array_equal(measurements[:values, :sizes], stored):
         raise ValueError(
@@ -206,14 +207,15 @@ def write_block(
     check_results(results, block.shape, f"block {block.key}")
     along = trajectory or {}
     check_trajectory(along, (*block.shape, _count_times(group)), f"block {block.key}")
-    whole = block.runs == math.prod(part.stop - part.start for part in region)
+    held = tuple(part.stop - part.start for part in region if isinstance(part, slice))
+    whole = block.runs == math.prod(held)
 
     def write_variable(name: str, values: NDArray[np.generic]) -> None:
         # Also chunks of fill values are written, so that a missing file always means damage.
         array = get_array(group, name).with_config({"write_empty_chunks": True})
-        shape = (*(part.stop - part.start for part in region), *array.shape[len(region) :])
+        shape = (*held, *array.shape[len(region) :])
         cells = np.empty(shape, array.dtype) if whole else np.array(array[region])
-        cells[0, 0][np.ix_(seeds, inits)] = values
+        cells[np.ix_(seeds, inits)] = values
         array[region] = cells
 
     arrays = {**results, **{f"{ALONG_RUNS}/{name}": along[name] for name in along}}
@@ -277,8 +279,8 @@ def open_group(path: StorePath, mode: Literal["r", "r+"] = "r") -> zarr.Group:
         group = zarr.open_group(
             DurableStore(root, read_only=mode == "r"), mode=mode, use_consolidated=True
         )
-        control = _control(group)
-        rows = (*coordinate_variables(control), *cube_variables(control))
+        axes = cube_axes(_control(group))
+        rows = (*coordinate_variables(axes), *cube_variables(axes))
         complete = {row.name for row in rows} <= _shown(group)
     except (FileNotFoundError, StopIteration, ValueError):
         complete = False
@@ -298,19 +300,25 @@ def sort_labels(dataset: xr.Dataset) -> xr.Dataset:
     """Sort the axes of numbers; initialisations keep their order."""
     unsorted = [
         dim
-        for dim in (*CONTROLS, "N", "seed")
+        for dim in (*CONSTANTS, *CONTROLS, "N", "seed")
         if dim in dataset.dims and not dataset.indexes[dim].is_monotonic_increasing
     ]
     return dataset.sortby(unsorted) if unsorted else dataset
 
 
 def _block_seeds(group: zarr.Group) -> int:
-    return int(get_array(group, RESULTS[0]).chunks[2])
+    before = len(_constants(group)) + 2
+    return int(get_array(group, RESULTS[0]).chunks[before])
 
 
 def _control(group: zarr.Group) -> str:
     shown = _shown(group)
     return next(name for name in CONTROLS if name in shown)
+
+
+def _constants(group: zarr.Group) -> list[str]:
+    shown = _shown(group)
+    return [name for name in CONSTANTS if name in shown]
 
 
 def _shown(group: zarr.Group) -> set[str]:
@@ -321,11 +329,14 @@ def _shown(group: zarr.Group) -> set[str]:
 
 def _read_labels(group: zarr.Group) -> Grid:
     control = _control(group)
-    values, sizes, seeds, inits = (
-        tuple(np.asarray(get_array(group, dim)[:]).tolist()) for dim in cube_axes(control)
+    constants = _constants(group)
+    values, sizes, seeds, inits, *labels = (
+        tuple(np.asarray(get_array(group, dim)[:]).tolist())
+        for dim in (*cube_axes(control), *constants)
     )
     replicas = get_array(group, "replica").shape[0] if "replica" in _shown(group) else None
-    return Grid(control, values, sizes, seeds, inits, replicas)
+    pairs = tuple(zip(constants, labels, strict=True))
+    return Grid(control, values, sizes, seeds, inits, replicas, pairs)
 
 
 def _count_times(group: zarr.Group) -> int:
@@ -356,8 +367,9 @@ def _publish(
 
 
 def _check_measurements(grid: Grid, measurements: NDArray[np.integer[Any]]) -> None:
-    if measurements.shape != grid.shape[:2] or measurements.dtype.kind not in "iu":
+    shape = (len(grid.values), len(grid.N))
+    if measurements.shape != shape or measurements.dtype.kind not in "iu":
         raise ValueError(
-            f"measurements: expected integers of shape {grid.shape[:2]} ({grid.control}, N), "
+            f"measurements: expected integers of shape {shape} ({grid.control}, N), "
             f"got {measurements.dtype} of shape {measurements.shape}"
         )

@@ -1,9 +1,10 @@
 """Where blocks lie on disk, and which blocks are left to compute.
 
-A chunk of the cube holds one control value, one N, ``block_seeds`` seeds, all initialisations and
-all replicas.
+A chunk of the cube holds one value of each constant and of the control parameter, one N,
+``block_seeds`` seeds, all initialisations and all replicas.
 """
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,12 +17,13 @@ INITS_PER_CHUNK = 4
 """Room for initialisations in one chunk: their vocabulary is small, and with a fixed room a new one
 is added without moving a byte."""
 
-Region = tuple[slice, ...]
+Region = tuple[int | slice, ...]
 
 
 def chunk_shape(grid: Grid, block_seeds: int) -> tuple[int, ...]:
-    """Shape of a chunk: one control value, one N, `block_seeds` seeds, all inits and replicas."""
-    return (1, 1, block_seeds, INITS_PER_CHUNK, *grid.shape[4:])
+    """Shape of a chunk: one of each label up to N, `block_seeds` seeds, all inits and replicas."""
+    sizes = {"seed": block_seeds, "init": INITS_PER_CHUNK, "replica": grid.replicas or 1}
+    return tuple(sizes.get(dim, 1) for dim in grid.axes())
 
 
 def locate_block(grid: Grid, block: Block, block_seeds: int) -> tuple[Region, list[int], list[int]]:
@@ -38,8 +40,8 @@ def locate_block(grid: Grid, block: Block, block_seeds: int) -> tuple[Region, li
 
     Returns
     -------
-    region : tuple of slices, one for each axis
-        Cells of the chunk in the cube, cut at the cube's shape.
+    region : tuple, one entry for each axis
+        Cells of the chunk in the cube: a position up to N, then slices, cut at the cube's shape.
     seeds, inits : list of int
         Positions of the block's seeds and inits inside the region.
 
@@ -48,19 +50,25 @@ def locate_block(grid: Grid, block: Block, block_seeds: int) -> tuple[Region, li
     ValueError
         If a label is not in the store, or the block spans several chunks.
     """
-    places = grid.find(block.grid)
-    region: list[slice] = []
-    for place, size, length in zip(places, chunk_shape(grid, block_seeds), grid.shape, strict=True):
+    places = dict(zip(grid.axes(), grid.find(block.grid), strict=True))
+    region: list[int | slice] = []
+    starts: dict[str, int] = {}
+    for dim, size, length in zip(
+        grid.axes(), chunk_shape(grid, block_seeds), grid.shape, strict=True
+    ):
+        place = places[dim]
         chunks = {position // size for position in place}
         if len(chunks) > 1:
             raise ValueError(
                 f"block {block.key}: expected cells of one chunk ({block_seeds} seeds, "
                 f"{INITS_PER_CHUNK} inits), got {len(chunks)} chunks; use pending_blocks to cut"
             )
-        start = chunks.pop() * size
-        region.append(slice(start, min(start + size, length)))
-    seeds = [position - region[2].start for position in places[2]]
-    inits = [position - region[3].start for position in places[3]]
+        start = starts[dim] = chunks.pop() * size
+        many = dim in ("seed", "init", "replica")
+        region.append(slice(start, min(start + size, length)) if many else start)
+    seeds, inits = (
+        [position - starts[dim] for position in places[dim]] for dim in ("seed", "init")
+    )
     return tuple(region), seeds, inits
 
 
@@ -80,7 +88,7 @@ def pending_blocks(
         Labels of the store.
     wanted : Grid
         Labels of the campaign; all of them in the store.
-    status : ndarray of int8, [values, N, seeds, inits] or [values, N, seeds, inits, replicas]
+    status : ndarray of int8, of the shape of `grid`
         Status of the store's cells; only ``Status.PENDING`` counts as pending.
     block_seeds : int
         Seeds in a chunk.
@@ -90,31 +98,36 @@ def pending_blocks(
     ValueError
         If a wanted label is not in the store.
     """
-    places = grid.find(wanted)
-    seed_chunks = _split_by_chunk(places[2], block_seeds)
-    init_chunks = _split_by_chunk(places[3], INITS_PER_CHUNK)
+    places = dict(zip(grid.axes(), grid.find(wanted), strict=True))
+    seed_chunks = _split_by_chunk(places["seed"], block_seeds)
+    init_chunks = _split_by_chunk(places["init"], INITS_PER_CHUNK)
+    names = [name for name, _ in grid.constants]
     tasks: list[tuple[Block, ...]] = []
-    for value in places[0]:
-        for size in places[1]:
-            pending = status[value, size] == Status.PENDING
-            if grid.replicas is not None:
-                pending = pending.any(axis=-1)
-            if not pending.any():
-                continue
-            label = (grid.control, grid.values[value], grid.N[size])
-            for seeds in seed_chunks:
-                for inits in init_chunks:
-                    blocks = tuple(
-                        Block(
-                            *label,
-                            tuple(grid.seeds[position] for position in rows),
-                            tuple(grid.inits[position] for position in columns),
-                            grid.replicas,
-                        )
-                        for rows, columns in _cut_rectangles(pending, seeds, inits)
-                    )
-                    if blocks:
-                        tasks.append(blocks)
+    for place in itertools.product(*(places[dim] for dim in (*names, grid.control, "N"))):
+        pending = status[place] == Status.PENDING
+        if grid.replicas is not None:
+            pending = pending.any(axis=-1)
+        if not pending.any():
+            continue
+        *constants, value, size = place
+        for seeds, inits in itertools.product(seed_chunks, init_chunks):
+            blocks = tuple(
+                Block(
+                    grid.control,
+                    grid.values[value],
+                    grid.N[size],
+                    tuple(grid.seeds[position] for position in rows),
+                    tuple(grid.inits[position] for position in columns),
+                    grid.replicas,
+                    tuple(
+                        (name, values[position])
+                        for (name, values), position in zip(grid.constants, constants, strict=True)
+                    ),
+                )
+                for rows, columns in _cut_rectangles(pending, seeds, inits)
+            )
+            if blocks:
+                tasks.append(blocks)
     return tasks
 
 

@@ -35,13 +35,16 @@ class Grid:
     inits : tuple of str
         Initialisations.
     replicas : int, optional
-        Length of the axis of replicas, labelled 0, 1, …; a cube without it has four axes. Unlike
+        Length of the axis of replicas, labelled 0, 1, …; a cube without it has no such axis. Unlike
         the others it cannot grow.
+    constants : tuple of (str, tuple of float)
+        Constants of the model that are axes, each with its labels; by default none is.
 
     Raises
     ------
     ValueError
-        If an axis is empty or has a label twice, or a control value is not finite.
+        If an axis is empty or has a label twice, or a value of a constant or of the control
+        parameter is not finite.
     """
 
     control: str
@@ -50,6 +53,7 @@ class Grid:
     seeds: tuple[int, ...]
     inits: tuple[str, ...]
     replicas: int | None = None
+    constants: tuple[tuple[str, tuple[float, ...]], ...] = ()
 
     def __post_init__(self) -> None:
         for dim, labels in self.axes().items():
@@ -59,10 +63,9 @@ class Grid:
                 raise ValueError(
                     f"axis {dim}: expected each label once, got {reprlib.repr(labels)}"
                 )
-        if not all(map(math.isfinite, self.values)):
-            raise ValueError(
-                f"axis {self.control}: expected finite labels, got {reprlib.repr(self.values)}"
-            )
+        for dim, values in (*self.constants, (self.control, self.values)):
+            if not all(map(math.isfinite, values)):
+                raise ValueError(f"axis {dim}: expected finite labels, got {reprlib.repr(values)}")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -71,10 +74,15 @@ class Grid:
 
     def axes(self) -> dict[str, Labels]:
         """Labels of each axis by its name, in the order of the axes."""
-        labels: list[Labels] = [self.values, self.N, self.seeds, self.inits]
+        labels: list[Labels] = [values for _, values in self.constants]
+        labels += [self.values, self.N, self.seeds, self.inits]
         if self.replicas is not None:
             labels.append(tuple(range(self.replicas)))
-        names = cube_axes(self.control, replicas=self.replicas is not None)
+        names = cube_axes(
+            self.control,
+            constants=tuple(name for name, _ in self.constants),
+            replicas=self.replicas is not None,
+        )
         return dict(zip(names, labels, strict=True))
 
     def union(self, other: "Grid") -> "Grid":
@@ -85,9 +93,11 @@ class Grid:
         Raises
         ------
         ValueError
-            If the control parameters or the numbers of replicas differ.
+            If the control parameters, the constants that are axes, or the numbers of replicas
+            differ.
         """
         self._check_kind(other)
+        added = dict(other.constants)
         return Grid(
             self.control,
             tuple(dict.fromkeys(self.values + other.values)),
@@ -95,6 +105,10 @@ class Grid:
             tuple(dict.fromkeys(self.seeds + other.seeds)),
             tuple(dict.fromkeys(self.inits + other.inits)),
             self.replicas,
+            tuple(
+                (name, tuple(dict.fromkeys(values + added[name])))
+                for name, values in self.constants
+            ),
         )
 
     def missing_from(self, other: "Grid") -> dict[str, Labels]:
@@ -103,7 +117,7 @@ class Grid:
         Raises
         ------
         ValueError
-            If the control parameters or the numbers of replicas differ.
+            As `union`.
         """
         self._check_kind(other)
         known = other.axes()
@@ -120,8 +134,7 @@ class Grid:
         Raises
         ------
         ValueError
-            If the control parameters or the numbers of replicas differ, or a label is not in
-            `self`.
+            As `union`, or if a label is not in `self`.
         """
         missing = wanted.missing_from(self)
         if missing:
@@ -139,6 +152,12 @@ class Grid:
         if other.control != self.control:
             raise ValueError(
                 f"control parameter: expected {self.control!r} in both grids, got {other.control!r}"
+            )
+        mine, others = ([name for name, _ in grid.constants] for grid in (self, other))
+        if mine != others:
+            raise ValueError(
+                f"constants of the model that are axes: expected {mine!r} in both grids, got "
+                f"{others!r}; which they are is fixed when a store is created"
             )
         if other.replicas != self.replicas:
             raise ValueError(
@@ -166,6 +185,8 @@ class Block:
     replicas : int, optional
         Length of the axis of replicas, where the cube has one: a block has all replicas of its
         seeds and inits.
+    constants : tuple of (str, float)
+        The label of each constant of the model that is an axis.
     """
 
     control: str
@@ -174,16 +195,25 @@ class Block:
     seeds: tuple[int, ...]
     inits: tuple[str, ...]
     replicas: int | None = None
+    constants: tuple[tuple[str, float], ...] = ()
 
     @property
     def grid(self) -> Grid:
         """The block's cells as a grid of its own."""
-        return Grid(self.control, (self.value,), (self.N,), self.seeds, self.inits, self.replicas)
+        return Grid(
+            self.control,
+            (self.value,),
+            (self.N,),
+            self.seeds,
+            self.inits,
+            self.replicas,
+            tuple((name, (value,)) for name, value in self.constants),
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the results: [seeds, inits], or [seeds, inits, replicas] with that axis."""
-        return self.grid.shape[2:]
+        return self.grid.shape[len(self.constants) + 2 :]
 
     @property
     def runs(self) -> int:
@@ -193,9 +223,13 @@ class Block:
     @property
     def key(self) -> str:
         """Stable, readable name, such as ``alpha=2.5,N=128,seeds=16-31,inits=random+spectral``."""
+        values = "".join(
+            f"{name}={float(value)!r},"
+            for name, value in (*self.constants, (self.control, self.value))
+        )
         replicas = "" if self.replicas is None else f",replicas={self.replicas}"
         return (
-            f"{self.control}={float(self.value)!r},N={self.N},"
+            f"{values}N={self.N},"
             f"seeds={_join_ranges(self.seeds)},inits={'+'.join(self.inits)}{replicas}"
         )
 

@@ -20,7 +20,8 @@ ALONG_RUNS: Final = "trajectory"
 """Group of what is known along the runs, with labels of its own to be opened alone."""
 
 # least chunk of labels and status, but for replicas: one file until a campaign is large
-_ROOM = (16, 8, 256, 4)
+_ROOM: Final = {"N": 8, "seed": 256, "init": 4}
+_ROOM_OF_VALUES: Final = 16
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,12 @@ class Layout:
 
     def arrays(self) -> dict[str, Variable]:
         """Row of the schema of each array, by its path below the root."""
-        control, replicas = self.grid.control, self.grid.replicas is not None
-        labels = coordinate_variables(control, replicas=replicas)
-        cube = cube_variables(control, replicas=replicas)
+        axes = tuple(self.grid.axes())
+        labels, cube = coordinate_variables(axes), cube_variables(axes)
         arrays = {row.name: row for row in (*labels, *cube)}
         if self.times:
-            along = trajectory_variables(control, replicas=replicas)
-            arrays |= {f"{ALONG_RUNS}/{row.name}": row for row in (*labels, TIME, *along)}
+            rows = (*labels, TIME, *trajectory_variables(axes))
+            arrays |= {f"{ALONG_RUNS}/{row.name}": row for row in rows}
         return arrays
 
     def shape(self, row: Variable) -> tuple[int, ...]:
@@ -70,9 +70,13 @@ class Layout:
         """
         if self.in_cube(row) and row.name != "status":
             along = chunk_shape(self.grid, self.block_seeds)
+            sizes = dict(zip(self.grid.axes(), along, strict=True))
         else:
-            along = (*map(_round_up, self.grid.shape[:4], _ROOM), *self.grid.shape[4:])
-        sizes = dict(zip(self.grid.axes(), along, strict=True))
+            sizes = {
+                dim: _round_up(len(labels), _ROOM.get(dim, _ROOM_OF_VALUES))
+                for dim, labels in self.grid.axes().items()
+            }
+            sizes["replica"] = self.grid.replicas or 1
         sizes["time"] = len(self.times)
         return tuple(sizes[dim] for dim in row.dims)
 

@@ -57,7 +57,7 @@ class Ledger:
         Labels of the store.
     block_seeds : int
         Seeds in a chunk of the store.
-    status : ndarray of int8, [values, N, seeds, inits] or [values, N, seeds, inits, replicas]
+    status : ndarray of int8, of the shape of `grid`
         Status of all runs; `mark` changes it, `flush` writes it.
 
     Raises
@@ -146,7 +146,7 @@ class Ledger:
                 f"got {codes!r}"
             )
         region, seeds, inits = locate_block(self.grid, block, self.block_seeds)
-        self.status[region][0, 0][np.ix_(seeds, inits)] = array
+        self.status[region][np.ix_(seeds, inits)] = array
         self._dirty = True
 
     def flush(self) -> None:
@@ -176,7 +176,7 @@ class Ledger:
             How often it was tried.
         """
         region, seeds, inits = locate_block(self.grid, block, self.block_seeds)
-        before = self.status[region][0, 0][np.ix_(seeds, inits)]
+        before = self.status[region][np.ix_(seeds, inits)]
         self.mark(block, np.where(before == Status.PENDING, Status.QUARANTINED, before))
         failure = {
             "key": block.key,
@@ -273,7 +273,7 @@ def counts(path: StorePath) -> dict[str, int]:
 def read_status(path: StorePath) -> NDArray[np.int8]:
     """Status of all runs, in the order of the store; needs no lock, raises as `counts`.
 
-    The axes are those of the cube: [values, N, seeds, inits], and replicas where it has them.
+    The axes are those of the cube.
     """
     return np.array(get_array(open_group(path), "status")[:], dtype=np.int8)
 

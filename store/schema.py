@@ -15,7 +15,14 @@ CONTROLS = {
     "alpha": "signal-to-noise ratio M/N (measurements per dimension)",
     "snr": "signal-to-noise ratio 1/Delta_2 of the matrix channel",
 }
-"""Control parameters a cube can have, with their meaning. The first axis bears the name."""
+"""Control parameters a cube can have, with their meaning. An axis bears the name."""
+
+CONSTANTS = {
+    "a": "parameter a of the loss",
+    "delta_p": "variance Delta_p of the tensor channel's noise",
+}
+"""Constants of a model that can be axes of a cube too, before the control parameter; their meaning.
+"""
 
 
 class SchemaError(ValueError):
@@ -70,37 +77,57 @@ class Variable:
         return attributes
 
 
-def cube_axes(control: str, *, replicas: bool = False) -> tuple[str, ...]:
+def cube_axes(
+    control: str, *, constants: tuple[str, ...] = (), replicas: bool = False
+) -> tuple[str, ...]:
     """Names of the axes of the cube, in order.
 
     Parameters
     ----------
     control : str
         Name of the control parameter, one of `CONTROLS`.
+    constants : tuple of str
+        Constants of the model, of `CONSTANTS`, that are axes: the first ones.
     replicas : bool
         Whether the cube has an axis of replicas, the last one.
 
     Raises
     ------
     SchemaError
-        If the control parameter is not known.
+        If the control parameter or a constant is not known.
     """
     if control not in CONTROLS:
         known = ", ".join(CONTROLS)
         raise SchemaError(f"control parameter: expected one of {known}, got {control!r}")
-    return (control, "N", "seed", "init", *(("replica",) if replicas else ()))
+    unknown = [name for name in constants if name not in CONSTANTS]
+    if unknown:
+        known = ", ".join(CONSTANTS)
+        raise SchemaError(f"constants of the model: expected some of {known}, got {unknown!r}")
+    return (*constants, control, "N", "seed", "init", *(("replica",) if replicas else ()))
 
 
-def coordinate_variables(control: str, *, replicas: bool = False) -> tuple[Variable, ...]:
-    """Rows of the labels of the axes, and of the number of measurements M(control, N)."""
-    axes = cube_axes(control, replicas=replicas)
+def coordinate_variables(axes: tuple[str, ...]) -> tuple[Variable, ...]:
+    """Rows of the labels of the axes, and of the number of measurements M(control, N).
+
+    Parameters
+    ----------
+    axes : tuple of str
+        Those of the cube, from `cube_axes`; so in the other tables.
+    """
+    real = CONSTANTS | CONTROLS
     rows = (
-        Variable(control, (control,), "float64", "1", CONTROLS[control], float("nan")),
+        *(
+            Variable(name, (name,), "float64", "1", meaning, float("nan"))
+            for name, meaning in real.items()
+        ),
         Variable("N", ("N",), "int64", "1", "dimension", 0),
         Variable("seed", ("seed",), "int64", "1", "label of the instance's random stream", -1),
         Variable("init", ("init",), "string", "1", "initialisation", ""),
         Variable("replica", ("replica",), "int64", "1", "label of w(0) on one instance", -1),
-        Variable("M", axes[:2], "int64", "1", "number of measurements", 0),
+        *(
+            Variable("M", (control, "N"), "int64", "1", "number of measurements", 0)
+            for control in CONTROLS
+        ),
     )
     return tuple(row for row in rows if set(row.dims) <= set(axes))
 
@@ -116,9 +143,8 @@ _HESSIAN = (
 )
 
 
-def cube_variables(control: str, *, replicas: bool = False) -> tuple[Variable, ...]:
+def cube_variables(axes: tuple[str, ...]) -> tuple[Variable, ...]:
     """Rows of the data variables of the cube; every one has all the axes."""
-    axes = cube_axes(control, replicas=replicas)
 
     def code(name: str, meaning: str, fill: int, flags: tuple[tuple[int, str], ...]) -> Variable:
         return Variable(name, axes, "int8", "1", meaning, fill, flags)
@@ -151,12 +177,12 @@ TIME = Variable(
 """Row of the times at which the group `trajectory` shows a run."""
 
 
-def trajectory_variables(control: str, *, replicas: bool = False) -> tuple[Variable, ...]:
+def trajectory_variables(axes: tuple[str, ...]) -> tuple[Variable, ...]:
     """Rows of the data variables along a run: the axes of the cube, then time.
 
     They are NaN after the end of the run, and where the campaign did not ask for them.
     """
-    dims = (*cube_axes(control, replicas=replicas), *TIME.dims)
+    dims = (*axes, *TIME.dims)
     meanings = (
         ("overlap", "overlap m = w.w*/N, with its sign"),
         ("loss", "loss per measurement"),
@@ -169,10 +195,10 @@ def trajectory_variables(control: str, *, replicas: bool = False) -> tuple[Varia
     )
 
 
-RESULTS = tuple(row.name for row in cube_variables("alpha") if row.name != "status")
+RESULTS = tuple(row.name for row in cube_variables(()) if row.name != "status")
 """Names that every block supplies: the whole cube but `status`, which is the driver's."""
 
-TRAJECTORY = tuple(row.name for row in trajectory_variables("alpha"))
+TRAJECTORY = tuple(row.name for row in trajectory_variables(()))
 """Names that a block supplies along its runs, where the campaign asks for times."""
 
 _PLURALS = ("seeds", "inits", "replicas")  # axes of a block's results
@@ -198,7 +224,7 @@ def check_results(
         If a name, shape or type is wrong.
     """
     _check_names(results, RESULTS, "RESULTS", where)
-    _check_types(results, cube_variables("alpha"), shape, _PLURALS[: len(shape)], where)
+    _check_types(results, cube_variables(()), shape, _PLURALS[: len(shape)], where)
 
 
 def check_trajectory(
@@ -228,7 +254,7 @@ def check_trajectory(
     if shape[-1]:
         _check_names(trajectory, TRAJECTORY, "TRAJECTORY", where)
         axes = (*_PLURALS[: len(shape) - 1], "times")
-        _check_types(trajectory, trajectory_variables("alpha"), shape, axes, where)
+        _check_types(trajectory, trajectory_variables(()), shape, axes, where)
 
 
 def _check_names(

@@ -131,6 +131,29 @@ def test_replicas_are_an_axis_where_they_are_asked_for() -> None:
     assert read("grid.replicas=1").grid_labels().shape == (2, 2, 5, 2, 1)
 
 
+def test_a_list_of_constants_is_an_axis_that_can_grow() -> None:
+    assert read().constants() == ()
+    campaign = read("parameters.a=[10, 0.1, 1.0]")
+    assert campaign.constants() == (("a", (10.0, 0.1, 1.0)),)
+    assert campaign.grid_labels().shape == (3, 2, 2, 5, 2)
+    assert campaign.measurements().shape == (2, 2)
+    assert campaign.prune(2).grid_labels().shape == (2, 2, 2, 2, 2)
+    assert parse_campaign(campaign.to_toml(), source="back") == campaign
+    more = read("parameters.a=[0.01]")
+    assert more.differences(campaign.physics()) == []
+    assert read().differences(campaign.physics()) == [
+        "parameters.a: 'an axis' in the store, 0.01 in the campaign"
+    ]
+    assert more.differences(read().physics()) == [
+        "parameters.a: 0.01 in the store, 'an axis' in the campaign"
+    ]
+
+
+def test_constants_count_among_the_runs() -> None:
+    (problem,) = problems_of("grid.seeds=1000000", "grid.replicas=10", "parameters.a=[1, 2, 3]")
+    assert "x 10 replicas x 24 labels of (a, alpha, N, init) = 240000000; use" in problem
+
+
 def test_a_trajectory_has_times_and_what_is_wanted_of_them() -> None:
     assert read().trajectory is None
     section = read("trajectory.times=[0, 0.1, 5, 50]").trajectory
@@ -326,7 +349,12 @@ def test_an_override_that_fits_nowhere_is_said(override: str, said: str) -> None
         ("entropy=-1", "entropy: expected an integer from 0 .*, got -1; "),
         ("entropy=9223372036854775808", "entropy: .*, got 9223372036854775808; "),
         ("entropy=1.0", r"entropy: .*, got 1\.0; "),
-        ("parameters.a=0", "parameters.a: expected .* above 0, got 0; .* a = 1.0"),
+        ("parameters.a=0", "parameters.a: expected .* above 0, .*, got 0; .* a = 1.0"),
+        ("parameters.a=true", "parameters.a: .*, got True; "),
+        ("parameters.a=[]", r"parameters.a: .* or a list of such, each once, got \[\]; "),
+        ("parameters.a=[1.0, 0.0]", r"parameters.a: .*, got \[1.0, 0.0\]; "),
+        ("parameters.a=[1.0, 1]", r"parameters.a: .*, got \[1.0, 1\]; "),
+        ("parameters.a=[[1.0]]", r"parameters.a: .*, got \[\[1.0\]\]; "),
         ("parameters.a=nan", "parameters.a: .*, got nan; "),
         ("parameters.a=inf", "parameters.a: .*, got inf; "),
         ("parameters=3", r"parameters: expected a section with a, got 3; .*\[parameters\]"),

@@ -92,6 +92,33 @@ def test_extending_and_changing(
     assert before == after
 
 
+def test_a_list_of_a_is_an_axis_with_tables_and_figures(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hesscape(monkeypatch, *RUN, "--store", "one.zarr") == 0
+    capsys.readouterr()
+    several = (*RUN, "--set", "grid.N=[12]", "--set")
+    assert hesscape(monkeypatch, *several, "parameters.a=[1.0]") == 0
+    assert hesscape(monkeypatch, *several, "parameters.a=[0.1, 1.0]") == 0
+    printed = capsys.readouterr().out
+    for text in ("20 done before, 20 to do", "random, a = 0.1: probability", "constrained, a = 1:"):
+        assert text in printed
+    assert {file.name for file in (folder / "tiny-figures").glob("*.png")} == {
+        "recovery-a=0.1.png",
+        "recovery-a=1.png",
+    }
+    cube, one = xr.open_zarr("tiny.zarr"), xr.open_zarr("one.zarr").sel(N=[12])
+    assert cube.overlap.dims == ("a", "alpha", "N", "seed", "init")
+    assert (cube.status == 1).all()
+    # the same instances and starts for each a: a run is that of a campaign of its a alone
+    for name in set(one.data_vars) - {"seconds"}:
+        xr.testing.assert_equal(cube[name].sel(a=1.0, drop=True), one[name])
+    assert (cube.lambda1_start.sel(a=0.1) != cube.lambda1_start.sel(a=1.0)).all()
+
+    assert hesscape(monkeypatch, *several, "parameters.a=0.5") == cli.BAD_INPUT
+    assert "parameters.a: 'an axis' in the store, 0.5 in the camp" in capsys.readouterr().err
+
+
 def test_another_kernel_version_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

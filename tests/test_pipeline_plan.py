@@ -83,6 +83,21 @@ def test_replicas_and_times_are_in_the_plan(campaign: Campaign, tmp_path: Path) 
     assert plain.core_seconds < replicas.core_seconds < both.core_seconds
 
 
+def test_constants_are_in_the_plan(tmp_path: Path) -> None:
+    def plan(*overrides: str) -> Plan:
+        wide = load_campaign("quickstart", ["grid.alpha=[2.0, 3.0]", *overrides])
+        return make_plan(wide, tmp_path / "new.zarr", nominal_cost(wide))
+
+    plain, three = plan(), plan("parameters.a=[0.1, 1.0, 10.0]")
+    assert (three.runs, three.wanted, three.blocks) == (3 * plain.runs, 3 * plain.wanted, 3 * 18)
+    assert three.core_seconds == pytest.approx(3 * plain.core_seconds)
+    assert (three.new_bytes, three.new_files) == (3 * plain.new_bytes, 3 * plain.new_files)
+    assert three.worker_bytes == plain.worker_bytes
+    assert [unit.blocks[0].N for unit in three.units] == sorted(
+        (unit.blocks[0].N for unit in three.units), reverse=True
+    )
+
+
 def test_some_replicas_of_a_pair_pending_is_all_of_them_to_do(tmp_path: Path) -> None:
     path = tmp_path / "some.zarr"
     campaign = load_campaign("quickstart", ["grid.replicas=3"]).prune(1)

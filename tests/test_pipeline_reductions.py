@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 from scipy.special import expit
 
+from pipeline.outcomes import split_constants
 from pipeline.paired import compare_inits
 from pipeline.reductions import (
     ReductionError,
@@ -63,6 +64,18 @@ def make_cube(
             "init": np.array(inits, dtype=np.dtypes.StringDType()),
             "M": ((control, "N"), measurements),
         },
+    )
+
+
+def with_constant(cubes: dict[float, xr.Dataset]) -> xr.Dataset:
+    """Cubes of several a as one."""
+    return xr.concat(
+        list(cubes.values()),
+        dim=xr.IndexVariable("a", list(cubes)),
+        data_vars="all",
+        coords="minimal",
+        compat="override",
+        join="exact",
     )
 
 
@@ -328,3 +341,30 @@ def test_reductions_survive_the_store(tmp_path: Path, replicas: int) -> None:
     assert again["crossing"].attrs == reduced["crossing"].attrs
     # A store nobody has written to is a cube without runs.
     assert (reduce_cube(open_store(tmp_path / "a.zarr"))["runs"] == 0).all()
+
+
+def test_every_value_of_a_constant_is_reduced_as_a_cube_of_its_own(tmp_path: Path) -> None:
+    cubes = {1.0: make_cube(seed=1, replicas=2), 0.1: make_cube(seed=2, replicas=2)}
+    cube = with_constant(cubes)
+    cube.attrs = cubes[1.0].attrs
+    assert control_name(cube) == control_name(reduce_size(cube.sel(N=[64]), resamples=5)) == "alpha"
+    reduced = reduce_cube(cube, resamples=20)
+    assert reduced.probability.dims == ("a", "alpha", "N", "init")
+    assert reduced.alpha_half.dims == ("a", "N", "init")
+    parts = list(split_constants(reduced))
+    assert [constants for constants, _ in parts] == [{"a": 0.1}, {"a": 1.0}]
+    for constants, part in parts:
+        alone = reduce_cube(cubes[constants["a"]], resamples=20)
+        xr.testing.assert_identical(part, alone)
+        assert list(split_constants(alone)) == [({}, alone)]
+    with pytest.raises(ReductionError, match="combine: expected the same labels of 'a' in every"):
+        combine(
+            [
+                reduce_size(cube.sel(N=[64], a=[1.0]), resamples=5),
+                reduce_size(cube.sel(N=[128]), resamples=5),
+            ]
+        )
+    grid = Grid("alpha", ALPHA, N, tuple(range(48)), INITS, 2, (("a", (1.0, 0.1)),))
+    create_store(tmp_path / "a.zarr", grid, cube.M.values, block_seeds=16, attributes={})
+    write_reduced(tmp_path / "a.zarr", reduced)
+    xr.testing.assert_equal(read_reduced(tmp_path / "a.zarr"), reduced)

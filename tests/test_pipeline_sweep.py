@@ -329,6 +329,25 @@ def test_a_lasting_fault_is_quarantined_alone(campaign: Campaign, tmp_path: Path
     assert counts(path)["done"] == 240
 
 
+def test_a_fault_at_one_value_of_a_constant_leaves_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.zarr"
+    overrides = ["parameters.a=[0.1, 1.0]", "grid.N=[12]", "grid.alpha=[4.0]", "grid.seeds=2"]
+    campaign = parse_campaign(CAMPAIGN, source="test", overrides=overrides)
+
+    def fails(unit: Unit) -> None:
+        if any(block.constants == (("a", 0.1),) for block in unit.blocks):
+            raise ArithmeticError("not at this a")
+
+    _, reduced = sweep(campaign, path, InlineExecutor(), spoil=fails)
+    (failure,) = read_failures(path)
+    assert failure["key"].startswith("a=0.1,alpha=4.0,N=12,")
+    assert reduced.runs.sel(alpha=4.0, N=12, init="random").to_series().to_dict() == {0.1: 0, 1: 2}
+    with open_ledger(campaign, path) as ledger:
+        assert ledger.clear() == 6
+    sweep(campaign, path, InlineExecutor())
+    assert counts(path)["done"] == 12
+
+
 @pytest.fixture
 def client() -> Iterator[Client]:
     with Client(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:

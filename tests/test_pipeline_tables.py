@@ -74,6 +74,16 @@ def test_the_last_row_says_what_is_known(proportions: list[float], text: str) ->
     assert ("the points miss the fitted logistic curve" in shown) == (text == "*")
 
 
+def test_each_value_of_a_constant_has_its_tables() -> None:
+    cubes = [cube_of({"random": [0.1, low, 0.6, 0.9]}) for low in (0.3, 0.4)]
+    together = xr.concat(cubes, dim=xr.IndexVariable("a", [0.1, 10.0]), join="exact")
+    texts = show(together)
+    titles = [text.split(":")[0].strip() for text in texts]
+    assert titles == ["random, a = 0.1", "random, a = 10"]
+    bodies = [text.splitlines()[1:] for text in texts]
+    assert bodies == [text.splitlines()[1:] for cube in cubes for text in show(cube)]
+
+
 def test_seeds_and_replicas_are_said() -> None:
     cube = cube_of({"random": [0.1, 0.3, 0.6, 0.9]}).expand_dims(replica=8, axis=-1)
     (shown,) = show(cube)

@@ -1,5 +1,6 @@
 """The cube on disk: what readers see, what writers may do, and what survives a kill."""
 
+import itertools
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,7 @@ def make_results(block: Block) -> dict[str, NDArray[np.generic]]:
         1000 * block.value + block.N + np.array(block.seeds) / 8,
         [len(init) for init in block.inits],
     )
+    cells = cells + 1e5 * sum(value for _, value in block.constants)
     if block.replicas is not None:
         cells = np.add.outer(cells, np.arange(block.replicas) / 64)
     numbers = {name: cells + 1e4 * place for place, name in enumerate(RESULTS)}
@@ -81,15 +83,17 @@ def fill_store(path: Path, wanted: Grid, done: NDArray[np.int8] | None = None) -
 
 def assert_holds(cube: xr.Dataset, wanted: Grid) -> None:
     """Every cell of `wanted` has the numbers of `make_results`, found by its labels."""
-    for value in wanted.values:
-        for N in wanted.N:
-            block = Block(wanted.control, value, N, wanted.seeds, wanted.inits, wanted.replicas)
-            cells = cube.sel(
-                alpha=value, N=N, seed=list(block.seeds), init=list(block.inits)
-            ).load()
-            numbers = make_trajectory(block) if "time" in cube.dims else make_results(block)
-            for name, expected in numbers.items():
-                np.testing.assert_array_equal(cells[name], expected, err_msg=f"{name} {block.key}")
+    axes = [*wanted.constants, (wanted.control, wanted.values), ("N", wanted.N)]
+    for labels in itertools.product(*(values for _, values in axes)):
+        place = dict(zip((name for name, _ in axes), labels, strict=True))
+        constants = tuple((name, place[name]) for name, _ in wanted.constants)
+        value, N = labels[-2:]
+        block = Block(wanted.control, value, N, wanted.seeds, wanted.inits)
+        block = replace(block, replicas=wanted.replicas, constants=constants)
+        cells = cube.sel(**place, seed=list(block.seeds), init=list(block.inits)).load()
+        numbers = make_trajectory(block) if "time" in cube.dims else make_results(block)
+        for name, expected in numbers.items():
+            np.testing.assert_array_equal(cells[name], expected, err_msg=f"{name} {block.key}")
 
 
 def assert_store_holds(path: Path, wanted: Grid) -> None:
@@ -112,9 +116,19 @@ class Kind:
 
     replicas: int | None
     times: tuple[float, ...]
+    constants: tuple[tuple[str, tuple[float, ...]], ...] = ()
 
     def make(self, grid: Grid) -> Grid:
-        return replace(grid, replicas=self.replicas)
+        return replace(grid, replicas=self.replicas, constants=self.constants)
+
+    @property
+    def place(self) -> dict[str, float]:
+        """The first value of each constant."""
+        return {name: values[0] for name, values in self.constants}
+
+    def block(self, seeds: tuple[int, ...], inits: tuple[str, ...]) -> Block:
+        constants = tuple(self.place.items())
+        return Block("alpha", 1.5, 64, seeds, inits, self.replicas, constants)
 
 
 KINDS = {
@@ -122,10 +136,11 @@ KINDS = {
     "replicas": Kind(2, ()),
     "trajectory": Kind(None, TIMES),
     "both": Kind(2, TIMES),
+    "all": Kind(2, TIMES, (("a", (0.1,)),)),
 }
 
 
-@pytest.fixture(scope="module", params=["plain", "both"])
+@pytest.fixture(scope="module", params=["plain", "all"])
 def kind(request: pytest.FixtureRequest) -> Kind:
     return KINDS[request.param]
 
@@ -155,7 +170,8 @@ def test_plain_xarray_shows_the_labelled_cube(path: Path) -> None:
     assert set(cube.coords) == {"alpha", "N", "seed", "init", "M"}
     assert set(cube.data_vars) == {"status", *RESULTS}
     assert cube.attrs == {"campaign": "a = 1"}
-    for row in coordinate_variables("alpha") + cube_variables("alpha"):
+    axes = tuple(GRID.axes())
+    for row in coordinate_variables(axes) + cube_variables(axes):
         shown = cube[row.name]
         assert shown.dims == row.dims
         assert (shown.attrs["units"], shown.attrs["long_name"]) == (row.units, row.long_name)
@@ -189,9 +205,9 @@ def test_replicas_and_times_are_there_where_they_are_asked_for(kind: Kind, tmp_p
     cube = xr.open_zarr(path)
     assert cube.overlap.dims == cube.status.dims == tuple(grid.axes())
     assert ("replica" in cube.dims) == (kind.replicas is not None)
-    write_numbers(path, Block("alpha", 1.5, 64, (0, 1, 2, 3), INITS, kind.replicas))
+    write_numbers(path, kind.block((0, 1, 2, 3), INITS))
     chunks = {file.name.count(".") for file in path.glob("overlap/c.*")}
-    assert chunks == {4 if kind.replicas is None else 5}  # one for each axis, after the c
+    assert chunks == {len(grid.axes())}  # one for each axis, after the c
     assert (path / "trajectory").exists() == bool(kind.times)
     if not kind.times:
         with pytest.raises((FileNotFoundError, KeyError)):
@@ -203,12 +219,8 @@ def test_replicas_and_times_are_there_where_they_are_asked_for(kind: Kind, tmp_p
     for name in cube.coords:
         np.testing.assert_array_equal(along[name], cube[name])
     assert along.time.values.tolist() == list(TIMES)
-    replicas = kind.replicas is not None
-    for row in (
-        *coordinate_variables("alpha", replicas=replicas),
-        TIME,
-        *trajectory_variables("alpha", replicas=replicas),
-    ):
+    axes = tuple(grid.axes())
+    for row in (*coordinate_variables(axes), TIME, *trajectory_variables(axes)):
         shown = along[row.name]
         assert (shown.dims, shown.dtype.kind) == (
             row.dims,
@@ -266,16 +278,16 @@ def test_readers_are_never_disturbed_while_blocks_arrive_and_the_store_grows(
         cube = xr.open_zarr(path)
         assert cube.sizes["seed"] in {6, 9}
         assert not cube.alpha.isnull().any()
-        overlap = cube.overlap.sel(alpha=1.5, N=64, init="random").values[:6]
-        block = Block("alpha", 1.5, 64, GRID.seeds, ("random",), kind.replicas)
+        overlap = cube.overlap.sel(kind.place).sel(alpha=1.5, N=64, init="random").values[:6]
+        block = kind.block(GRID.seeds, ("random",))
         expected = make_results(block)["overlap"][:, 0]
         assert np.all(np.isnan(overlap) | (overlap == expected))
         tree = xr.open_datatree(path, engine="zarr")
         if kind.times:  # alone and in the tree, with the labels of one moment each
             for along in (xr.open_zarr(path, group="trajectory"), tree["trajectory"].to_dataset()):
-                shown = along.overlap.sel(alpha=1.5, N=64, init="random").values[:6]
+                shown = along.overlap.sel(kind.place).sel(alpha=1.5, N=64, init="random")
                 expected = make_trajectory(block)["overlap"][:, 0]
-                assert np.all(np.isnan(shown) | (shown == expected))
+                assert np.all(np.isnan(shown) | (shown[:6] == expected))
         looks += 1
     writer.join()
     assert looks > 3
@@ -293,13 +305,15 @@ def test_partial_blocks_keep_the_other_cells_of_their_chunk(
     filled: Path, kind: Kind, tmp_path: Path
 ) -> None:
     path = shutil.copytree(filled, tmp_path / "part.zarr")
-    part = Block("alpha", 1.5, 64, (3, 1), ("constrained", "random"), kind.replicas)
+    part = kind.block((3, 1), ("constrained", "random"))
     results = {name: (-values).astype(values.dtype) for name, values in make_results(part).items()}
     along = {name: -values for name, values in make_trajectory(part, kind.times).items()}
     write_block(path, part, results, along)
     for group, numbers in ((None, results), *((("trajectory", along),) if along else ())):
         cube = xr.open_zarr(path, group=group)
-        changed = cube.sel(alpha=1.5, N=64, seed=[3, 1], init=["constrained", "random"])
+        changed = cube.sel(kind.place).sel(
+            alpha=1.5, N=64, seed=[3, 1], init=["constrained", "random"]
+        )
         for name, values in numbers.items():
             np.testing.assert_array_equal(changed[name], values)
     write_numbers(path, part)
@@ -310,8 +324,8 @@ def test_chunks_of_fill_values_are_files_too(tmp_path: Path) -> None:
     path = tmp_path / "campaign.zarr"
     create_empty(path, KINDS["trajectory"])
     block = Block("alpha", 1.5, 64, (0, 1, 2, 3), INITS)
-    fills = {row.name: row.fill for row in cube_variables("alpha")}
-    types = {row.name: row.dtype for row in cube_variables("alpha")}
+    fills = {row.name: row.fill for row in cube_variables(())}
+    types = {row.name: row.dtype for row in cube_variables(())}
     write_block(
         path,
         block,
@@ -329,7 +343,7 @@ def test_flipped_byte_is_noticed(
     if group and not kind.times:
         return
     path = shutil.copytree(filled, tmp_path / "damaged.zarr")
-    (chunk,) = (path / (group or "") / "overlap").glob("c.1.0.0.0*")
+    (chunk,) = (path / (group or "") / "overlap").glob(f"c{'.0' * len(kind.constants)}.1.0.0.0*")
     content = bytearray(chunk.read_bytes())
     for place in (0, len(content) // 2, len(content) - 1):
         damaged = content.copy()
@@ -456,7 +470,7 @@ def test_growth_on_every_axis_keeps_everything(filled: Path, kind: Kind, tmp_pat
     np.testing.assert_array_equal(cube.M, measure(grown))
     assert_store_holds(path, grid)
     new = np.ones(grown.shape, bool)
-    new[:2, :2, :6, :3] = False
+    new[np.ix_(*grown.find(grid))] = False
     assert np.isnan(cube.overlap.values[new]).all()
     assert (cube.recovered.values[new] == -1).all()
     if kind.times:
@@ -486,6 +500,7 @@ def test_growth_that_would_move_labels_is_refused(path: Path, grid: Grid) -> Non
     ("grid", "message"),
     [
         (replace(GRID, control="snr"), "control parameter: expected 'alpha' in both"),
+        (replace(GRID, constants=(("a", (1.0,)),)), r"that are axes: expected \[\] .* got \['a'\]"),
         (replace(GRID, replicas=2), "axis replica: expected no replicas .*, got 2 replicas"),
     ],
 )
@@ -493,6 +508,22 @@ def test_growth_to_another_kind_of_cube_is_refused(path: Path, grid: Grid, messa
     with pytest.raises(ValueError, match=message):
         grow_store(path, grid, measure(grid), {})
     assert read_grid(path) == GRID
+
+
+def test_a_constant_grows(tmp_path: Path) -> None:
+    path, kind = tmp_path / "campaign.zarr", KINDS["all"]
+    create_empty(path, kind)
+    grid = kind.make(GRID)
+    fill_store(path, grid)
+    grown = grid.union(replace(grid, constants=(("a", (10.0, 0.01)),)))
+    assert grown.shape == (3, *grid.shape[1:])
+    grow_store(path, grown, measure(grown), {})
+    assert read_grid(path) == grown
+    assert open_store(path).a.values.tolist() == [0.01, 0.1, 10.0]
+    assert_store_holds(path, grid)
+    more = replace(grid, constants=(("a", (0.01,)),))
+    fill_store(path, more)
+    assert_store_holds(path, replace(grid, constants=(("a", (0.01, 0.1)),)))
 
 
 def test_growth_that_would_change_measurements_is_refused(path: Path) -> None:
@@ -595,7 +626,7 @@ def test_killed_growth_leaves_the_old_cube_and_heals(
         for child in xr.open_datatree(path, engine="zarr").children.values():
             assert dict(child.sizes) == {**cube.sizes, "time": len(TIMES)}
         # go on with the old cube, then grow to another one than was begun
-        write_numbers(path, Block("alpha", 1.5, 64, (4, 5), INITS, kind.replicas))
+        write_numbers(path, kind.block((4, 5), INITS))
         grow_store(path, smaller, measure(smaller), {})
         assert_store_holds(path, kind.make(Grid("alpha", (1.5,), (64, 128), GRID.seeds, INITS)))
         union = smaller.union(grown)

@@ -30,7 +30,7 @@ def test_a_pair_is_pending_with_all_its_replicas_if_one_is() -> None:
     ((block,),) = pending_blocks(grid, grid, status, 4)
     assert block == Block("alpha", 1.5, 64, (5, 6), ("spectral",), replicas=3)
     region, seeds, inits = locate_block(grid, block, 4)
-    assert region == (*(slice(1, 2), slice(0, 1), slice(4, 8), slice(0, 3)), slice(0, 3))
+    assert region == (1, 0, slice(4, 8), slice(0, 3), slice(0, 3))
     assert (seeds, inits) == ([1, 2], [1])
 
 
@@ -77,12 +77,18 @@ def test_labels_must_be_in_the_store() -> None:
     block_seeds=st.integers(1, 12),
     done=st.floats(0, 1),
     replicas=st.sampled_from([None, 1, 2]),
+    constants=st.sampled_from([(), (("a", (0.1, 1.0)),)]),
     data=st.data(),
 )
 def test_blocks_cover_the_pending_wanted_cells_exactly_once(
-    entropy: int, block_seeds: int, done: float, replicas: int | None, data: st.DataObject
+    entropy: int,
+    block_seeds: int,
+    done: float,
+    replicas: int | None,
+    constants: tuple[tuple[str, tuple[float, ...]], ...],
+    data: st.DataObject,
 ) -> None:
-    grid = replace(GRID, replicas=replicas)
+    grid = replace(GRID, replicas=replicas, constants=constants)
     wanted = Grid(
         "alpha",
         tuple(data.draw(st.lists(st.sampled_from(GRID.values), min_size=1, unique=True))),
@@ -90,6 +96,7 @@ def test_blocks_cover_the_pending_wanted_cells_exactly_once(
         tuple(data.draw(st.lists(st.sampled_from(GRID.seeds), min_size=1, unique=True))),
         tuple(data.draw(st.lists(st.sampled_from(GRID.inits), min_size=1, unique=True))),
         replicas,
+        tuple((name, values[-1:]) for name, values in constants),
     )
     status = (np.random.default_rng(entropy).random(grid.shape) < done).astype(np.int8)
     covered = np.zeros(grid.shape, int)
@@ -113,10 +120,17 @@ def test_blocks_cover_the_pending_wanted_cells_exactly_once(
 def test_block_is_located_inside_its_chunk() -> None:
     block = Block("alpha", 1.5, 64, (9, 8), ("constrained", "random"))
     region, seeds, inits = locate_block(GRID, block, 4)
-    assert region == (slice(1, 2), slice(0, 1), slice(8, 10), slice(0, 3))
+    assert region == (1, 0, slice(8, 10), slice(0, 3))
     assert (seeds, inits) == ([1, 0], [2, 0])
     assert chunk_shape(GRID, 4) == (1, 1, 4, INITS_PER_CHUNK)
     assert chunk_shape(replace(GRID, replicas=3), 4) == (1, 1, 4, INITS_PER_CHUNK, 3)
+
+
+def test_a_chunk_holds_one_value_of_each_constant() -> None:
+    grid = replace(GRID, constants=(("a", (0.1, 1.0)), ("delta_p", (1.0, 4.0, 2.0))))
+    block = Block("alpha", 1.5, 64, (9, 8), INITS, constants=(("a", 1.0), ("delta_p", 2.0)))
+    assert locate_block(grid, block, 4)[0] == (1, 2, 1, 0, slice(8, 10), slice(0, 3))
+    assert chunk_shape(grid, 4) == (1, 1, 1, 1, 4, INITS_PER_CHUNK)
 
 
 def test_block_over_two_chunks_is_refused() -> None:

@@ -51,6 +51,24 @@ def test_replicas_are_an_axis_that_does_not_grow() -> None:
                 mix(other)
 
 
+def test_constants_are_the_first_axes_and_grow() -> None:
+    grid = replace(GRID, constants=(("a", (0.1, 1.0)),))
+    assert grid.shape == (2, 2, 2, 3, 2)
+    assert list(grid.axes()) == ["a", "alpha", "N", "seed", "init"]
+    wanted = replace(GRID, values=(1.5,), constants=(("a", (10.0, 0.1)),))
+    assert wanted.missing_from(grid) == {"a": (10.0,)}
+    assert grid.union(wanted).constants == (("a", (0.1, 1.0, 10.0)),)
+    assert grid.find(replace(grid, constants=(("a", (1.0,)),)))[0] == [1]
+    for other in (GRID, replace(GRID, constants=(("delta_p", (0.1, 1.0)),))):
+        for mix in (grid.union, grid.missing_from, grid.find):
+            expected = r"that are axes: expected .* in both grids, got .* when a store is created"
+            with pytest.raises(ValueError, match=expected):
+                mix(other)
+    for values in ((), (1.0, 1.0), (float("nan"),)):
+        with pytest.raises(ValueError, match="axis a: expected"):
+            replace(GRID, constants=(("a", values),))
+
+
 def test_unknown_labels_have_no_position() -> None:
     with pytest.raises(ValueError, match=r"got \{'N': \(256,\)\} beside them; grow the store"):
         GRID.find(Grid("alpha", (1.5,), (256,), (0,), ("random",)))
@@ -93,6 +111,9 @@ def test_block_key_is_readable_and_stable() -> None:
     assert wide.key == f"{block.key},replicas=3"
     assert (wide.shape, wide.runs) == ((19, 2, 3), 114)
     assert wide.grid.shape == (1, 1, 19, 2, 3)
+    tagged = replace(wide, constants=(("a", 0.1),))
+    assert tagged.key == f"a=0.1,{wide.key}"
+    assert (tagged.shape, tagged.grid.shape) == (wide.shape, (1, *wide.grid.shape))
 
 
 def test_block_key_keeps_every_digit_of_the_control_value() -> None:

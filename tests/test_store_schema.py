@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from store.schema import (
+    CONSTANTS,
     CONTROLS,
     RESULTS,
     TIME,
@@ -21,66 +22,73 @@ from store.schema import (
     trajectory_variables,
 )
 
+AXES = cube_axes("alpha")
 Results = dict[str, NDArray[np.generic]]
 
 
 def make_results(shape: tuple[int, int]) -> Results:
     return {
-        row.name: np.zeros(shape, row.dtype)
-        for row in cube_variables("alpha")
-        if row.name in RESULTS
+        row.name: np.zeros(shape, row.dtype) for row in cube_variables(AXES) if row.name in RESULTS
     }
 
 
 @pytest.mark.parametrize("control", CONTROLS)
 def test_every_variable_says_what_it_is(control: str) -> None:
-    labels = (*coordinate_variables(control, replicas=True), TIME)
-    cube, along = (
-        table(control, replicas=True) for table in (cube_variables, trajectory_variables)
-    )
+    axes = cube_axes(control, constants=tuple(CONSTANTS), replicas=True)
+    labels = (*coordinate_variables(axes), TIME)
+    cube, along = cube_variables(axes), trajectory_variables(axes)
+    assert [row.name for row in labels] == [*axes, "M", "time"]
     for rows in (labels + cube, labels + along):
         assert len({row.name for row in rows}) == len(rows)
     for row in labels + cube + along:
         attributes = row.attributes()
         assert attributes["units"]
         assert attributes["long_name"]
-        assert set(row.dims) <= {*cube_axes(control, replicas=True), "time"}
+        assert set(row.dims) <= {*axes, "time"}
         json.dumps(attributes, allow_nan=False)
 
 
 def test_cube_has_four_axes_and_the_control_first() -> None:
     assert cube_axes("snr") == ("snr", "N", "seed", "init")
-    assert all(row.dims == cube_axes("snr") for row in cube_variables("snr"))
+    assert all(row.dims == cube_axes("snr") for row in cube_variables(cube_axes("snr")))
 
 
 def test_replicas_are_the_last_axis_of_the_cube_and_times_come_after() -> None:
     assert cube_axes("alpha", replicas=True) == ("alpha", "N", "seed", "init", "replica")
-    assert "replica" in {row.name for row in coordinate_variables("alpha", replicas=True)}
-    assert "replica" not in {row.name for row in coordinate_variables("alpha")}
     for replicas in (False, True):
         axes = cube_axes("alpha", replicas=replicas)
-        rows = trajectory_variables("alpha", replicas=replicas)
+        assert ("replica" in {row.name for row in coordinate_variables(axes)}) == replicas
+        rows = trajectory_variables(axes)
         assert {row.name for row in rows} == set(TRAJECTORY)
         assert all(row.dims == (*axes, "time") for row in rows)
-        assert all(row.dims == axes for row in cube_variables("alpha", replicas=replicas))
+        assert all(row.dims == axes for row in cube_variables(axes))
+
+
+def test_constants_of_the_model_are_the_first_axes() -> None:
+    axes = cube_axes("snr", constants=("delta_p",), replicas=True)
+    assert axes == ("delta_p", "snr", "N", "seed", "init", "replica")
+    names = [row.name for row in coordinate_variables(axes)]
+    assert names == [*axes, "M"]
+    with pytest.raises(SchemaError, match=r"expected some of a, delta_p, got \['b'\]"):
+        cube_axes("alpha", constants=("a", "b"))
 
 
 def test_results_are_the_cube_without_status() -> None:
     for control in CONTROLS:
-        assert {"status", *RESULTS} == {row.name for row in cube_variables(control)}
+        assert {"status", *RESULTS} == {row.name for row in cube_variables(cube_axes(control))}
     assert "status" not in RESULTS
 
 
 def test_codes_carry_their_meanings() -> None:
-    status = cube_variables("alpha")[0].attributes()
+    status = cube_variables(AXES)[0].attributes()
     assert status["flag_values"] == [0, 1, 2, 3]
     assert status["flag_meanings"] == "pending done failed quarantined"
-    assert cube_variables("alpha")[0].fill == Status.PENDING
+    assert cube_variables(AXES)[0].fill == Status.PENDING
 
 
 def test_units_do_not_turn_numbers_into_durations() -> None:
     """Xarray reads "seconds", "hours", … as time differences; the schema must avoid those words."""
-    units = {row.units for row in (*cube_variables("alpha"), *trajectory_variables("alpha"), TIME)}
+    units = {row.units for row in (*cube_variables(AXES), *trajectory_variables(AXES), TIME)}
     assert units == {"1", "s"}
 
 
