@@ -20,6 +20,7 @@ from pipeline.cli_theory import app as theory
 from pipeline.cluster import ClusterError
 from pipeline.cost import calibrated_cost
 from pipeline.figures import draw_figures, save_figure
+from pipeline.kernel.arrays import ArrayLibraryError
 from pipeline.launch import launch
 from pipeline.plan import Plan, make_plan
 from pipeline.provenance import StoreMismatchError, check_store
@@ -81,6 +82,13 @@ def run(
     scheduler_file: Annotated[
         Path | None, typer.Option(help="Scheduler file of a running Dask cluster.")
     ] = None,
+    arrays: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIBRARY[:DEVICE]",
+            help="What the workers started here compute with: numpy (default), torch:cuda, cupy …",
+        ),
+    ] = None,
     overrides: SetOption = None,
 ) -> None:
     """Run a campaign, or resume or extend it where its store exists."""
@@ -95,6 +103,7 @@ def run(
                 scheduler=scheduler,
                 scheduler_file=scheduler_file,
                 workers=workers,
+                arrays=arrays,
             )
         except KeyboardInterrupt:
             console.print(
@@ -203,6 +212,7 @@ def main() -> NoReturn:
     """Run the command; bad input is a message and exit code 2, never a traceback."""
     bad_input = (
         CampaignError,
+        ArrayLibraryError,
         ClusterError,
         FileNotFoundError,
         LawError,

@@ -20,6 +20,7 @@ from pipeline.progress import SweepProgress
 from pipeline.provenance import check_store, open_ledger
 from pipeline.sweep import Sweep
 from pipeline.work import Recipe, run_unit
+from pipeline.worker_arrays import choose_arrays, worker_arrays
 from store.reduced import write_reduced
 
 
@@ -47,6 +48,7 @@ def launch(
     scheduler: str | None = None,
     scheduler_file: Path | None = None,
     workers: int | None = None,
+    arrays: str | None = None,
 ) -> Launched:
     """Run what is pending of a campaign in the store at `path`, which is created or grown.
 
@@ -63,16 +65,29 @@ def launch(
         Scheduler file of a running cluster.
     workers : int, optional
         Workers of the embedded cluster; by default one per core.
+    arrays : str, optional
+        Array library of the workers started here; by default as Dask's configuration says.
 
     Raises
     ------
-    StoreMismatchError, StoreLockedError, ClusterError, FileNotFoundError, PermissionError
+    StoreMismatchError, StoreLockedError, ClusterError, ArrayLibraryError, FileNotFoundError,
+    PermissionError
         Before anything is written.
     """
+    running = scheduler_file or (scheduler if scheduler not in ("threads", "synchronous") else None)
+    if arrays is not None and running is not None:
+        raise ClusterError(
+            f"expected no array library for the cluster at {os.fspath(running)!r}, whose workers "
+            f"have their own, got {arrays!r}; leave it out, and start the workers with "
+            f"DASK_HESSCAPE__ARRAYS={arrays}"
+        )
     _check_place(path)
     if path.exists():
         check_store(campaign, path)
-    with _executor(scheduler, scheduler_file, workers, console) as executor:
+    with (
+        choose_arrays(arrays),
+        _executor(scheduler, scheduler_file, workers, console) as executor,
+    ):
         check_workers(executor, path)
         return _sweep(campaign, path, executor, console)
 
@@ -122,6 +137,7 @@ def check_workers(executor: Executor, path: Path) -> None:
 
 
 def _describe_worker(folder: str) -> dict[str, object]:
+    worker_arrays()  # raises where the worker has not what it should compute with
     return {"kernel_version": KERNEL_VERSION, "writable": os.access(folder, os.W_OK | os.X_OK)}
 
 

@@ -15,6 +15,7 @@ from pipeline.campaign import Campaign
 from pipeline.campaign_sections import count_measurements
 from pipeline.cluster import limit_blas_threads
 from pipeline.kernel.block import Dynamics, Task, run_block
+from pipeline.worker_arrays import worker_arrays
 from store.array_store import write_block
 from store.keys import Block, instance_stream
 from store.schema import Status
@@ -163,7 +164,7 @@ def run_unit(path: str, recipe: Recipe, unit: Unit) -> list[Receipt]:
 
 
 def _run_one(path: str, recipe: Recipe, block: Block) -> Receipt:
-    result = run_block(recipe.task(block))
+    result = run_block(recipe.task(block), worker_arrays())
     # the kernel's arrays have an axis of replicas always, those of the store where it is asked for
     values = {name: array.reshape(block.shape) for name, array in result.values.items()}
     along = {

@@ -7,6 +7,7 @@ import pytest
 
 import pipeline.kernel.block as block_module
 import pipeline.kernel.integrator as integrator_module
+from pipeline.kernel.arrays import NUMPY
 from pipeline.kernel.batch import off_signal, on_sphere
 from pipeline.kernel.block import Dynamics, Task, run_block
 from pipeline.kernel.flow import Flow
@@ -281,7 +282,7 @@ def test_every_initialisation_of_a_replica_starts_from_its_draw():
     landscape = draw_instances(labels, measurements=112, dimension=n, a=1.0, dtype=np.dtype(float))
     dynamics = replace(FLOW, constrained_time=1e-9)
     starts, at_start = block_module._starts(
-        task(0, 1, replicas=3, dynamics=dynamics), landscape, labels
+        task(0, 1, replicas=3, dynamics=dynamics), landscape, labels, NUMPY
     )
     w = starts.w.reshape(2, 3, 3, n)  # seeds, inits, replicas
     w0 = draw_starts(labels, "start", n, np.dtype(float), 3).reshape(2, 3, n)

@@ -10,6 +10,7 @@ from pipeline.kernel.descent import GradientDescent
 from pipeline.kernel.flow import Flow, Outcome
 from pipeline.kernel.gaussian_operator import DenseOperator
 from pipeline.kernel.phase_retrieval import draw_instances, draw_starts
+from pipeline.kernel.sensing import SeparateMatrices
 
 FLOAT64 = np.dtype(np.float64)
 FLOAT32 = np.dtype(np.float32)
@@ -239,10 +240,16 @@ def test_operator_protocol_is_all_it_asks():
     class Hidden:
         dense: DenseOperator
 
+        @property
+        def shape(self):
+            return self.dense.shape
+
         def pull_back(self, u, response):
             return self.dense.pull_back(u, response)
 
     landscape, w0, owner = retrieval()
-    hidden = replace(landscape, operators=tuple(Hidden(x) for x in landscape.operators))
+    hidden = replace(
+        landscape, operators=SeparateMatrices([Hidden(x) for x in landscape.operators])
+    )
     one, other = (GradientDescent(x, 1.0, 0.02).run(w0, owner) for x in (landscape, hidden))
     np.testing.assert_array_equal(one.w, other.w)

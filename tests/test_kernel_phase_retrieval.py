@@ -7,6 +7,7 @@ from pipeline.kernel.batch import on_sphere
 from pipeline.kernel.flow import Flow
 from pipeline.kernel.gaussian_operator import DenseOperator
 from pipeline.kernel.phase_retrieval import PhaseRetrieval, draw_instances, draw_starts
+from pipeline.kernel.sensing import SeparateMatrices
 
 FLOAT64 = np.dtype(np.float64)
 FLOAT32 = np.dtype(np.float32)
@@ -60,7 +61,7 @@ def relative(actual, expected):
 def one_measurement(y, a):
     """A landscape whose single prediction is w itself: L = ℓ_a(y, w)."""
     return PhaseRetrieval(
-        (DenseOperator(np.ones((1, 1))),),
+        SeparateMatrices([DenseOperator(np.ones((1, 1)))]),
         signals=np.array([[y]]),
         labels_squared=np.array([[y**2]]),
         weights=np.array([[1 / (a + y**2)]]),

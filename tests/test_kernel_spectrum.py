@@ -11,6 +11,7 @@ from pipeline.kernel.spectrum import lowest_pairs, residual_bound
 FLOAT64 = np.dtype(np.float64)
 FLOAT32 = np.dtype(np.float32)
 DTYPES = [FLOAT64, FLOAT32]
+EPS = {dtype: float(np.finfo(dtype).eps) for dtype in DTYPES}
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def check_pairs(pairs, matrices, dtype, count=2):
         scale = 1 + exact[-1] - exact[0]
         rounding = 20 * float(np.finfo(dtype).eps) * scale
         dense = pairs.products[row] >= len(matrix) or len(exact) == count
-        bound = rounding if dense else float(residual_bound(dtype, scale)) + rounding
+        bound = rounding if dense else float(residual_bound(EPS[dtype], scale)) + rounding
         to_the_rest = exact[count] - exact[count - 1] if len(exact) > count else np.inf
         accuracy = min(bound, 4 * bound**2 / to_the_rest) + rounding
         np.testing.assert_allclose(pairs.values[row], exact[:count], atol=accuracy)
@@ -123,7 +124,7 @@ def test_nearly_degenerate_pairs(n, gap):
     matrices = with_spectra([semicircle(n, -3.0, -3.0 + gap)], seed=3)
     pairs = lowest_pairs(matrices, probes(1, n))
     np.testing.assert_allclose(pairs.values[0], [-3.0, -3.0 + gap], atol=1e-6)
-    assert pairs.residuals.max() <= residual_bound(FLOAT64, 5.0)
+    assert pairs.residuals.max() <= residual_bound(EPS[FLOAT64], 5.0)
     _, axes = np.linalg.eigh(matrices.matrices[0])
     outside = np.linalg.norm(pairs.vectors[0] @ axes[:, 2:], axis=1)
     # the rest of the spectrum is 1 away
@@ -242,7 +243,7 @@ def test_flat_directions_of_an_underdetermined_instance(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_flat_directions_are_counted(dtype):
     pairs, _ = underdetermined(dtype)
-    np.testing.assert_allclose(pairs.values, 0, atol=residual_bound(dtype, 1.0))
+    np.testing.assert_allclose(pairs.values, 0, atol=residual_bound(EPS[dtype], 1.0))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -270,8 +271,8 @@ def test_no_matrices_give_no_pairs():
 
 def test_residual_bound_is_2e_minus_4_or_what_rounding_leaves():
     spreads = np.array([0.0, 1.0, 20.0, 1e3, 1e6])
-    np.testing.assert_array_equal(residual_bound(FLOAT64, spreads), np.full(5, 2e-4))
-    single = residual_bound(FLOAT32, spreads)
+    np.testing.assert_array_equal(residual_bound(EPS[FLOAT64], spreads), np.full(5, 2e-4))
+    single = residual_bound(EPS[FLOAT32], spreads)
     np.testing.assert_array_equal(single[:3], 2e-4)
     np.testing.assert_allclose(single[3:], 50 * np.finfo(np.float32).eps * spreads[3:])
 

@@ -1,1 +1,1 @@
-"""What one worker computes: instances, descents, Hessians. NumPy only."""
+"""What one worker computes: instances, descents, Hessians. NumPy, or any array-API library."""

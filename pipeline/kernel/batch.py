@@ -6,8 +6,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
-"""Real array of the kernel's working precision, float64 or float32."""
+from pipeline.kernel.arrays import Array, namespace
 
 Rows = NDArray[np.intp]
 """The instance of each trajectory in a batch; rows of one instance are adjacent."""
@@ -30,11 +29,12 @@ def owned_rows(owner: Rows) -> Iterator[tuple[int, slice]]:
 
 def off_signal(w: Array, signal: Array) -> Array:
     """Rows of `w` [trajectories, N] without their component along w* [trajectories, N]."""
-    along = np.vecdot(w, signal) / signal.shape[-1]
-    return np.asarray(w - along[:, None] * signal)
+    along = namespace(w).vecdot(w, signal) / signal.shape[-1]
+    return w - along[:, None] * signal
 
 
 def on_sphere(w: Array) -> Array:
     """Rows of `w` [trajectories, N] scaled to |w|² = N."""
-    norm = np.sqrt(np.vecdot(w, w) / w.shape[-1])
-    return np.asarray(w / norm[:, None])
+    xp = namespace(w)
+    norm = xp.sqrt(xp.vecdot(w, w) / w.shape[-1])
+    return w / norm[:, None]

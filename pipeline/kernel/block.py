@@ -12,8 +12,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.kernel.batch import Array, Rows
-from pipeline.kernel.columns import concatenate, interleave, spread, take_rows
+from pipeline.kernel.arrays import NUMPY, Array, ArrayLibrary, take_rows
+from pipeline.kernel.batch import Rows
+from pipeline.kernel.columns import concatenate, interleave, select, spread
 from pipeline.kernel.descent import GradientDescent
 from pipeline.kernel.flow import DescentResult, Flow, Outcome
 from pipeline.kernel.gain import signal_gain
@@ -37,8 +38,10 @@ from pipeline.kernel.streams import Stream
 KERNEL_VERSION = "1"
 """Changes whenever the numbers that the kernel gives for a task change."""
 
-# sensing matrices advanced together: small instances share the overhead of the calls
+# sensing matrices advanced together: small instances share the overhead of the calls, and an
+# accelerator wants large products
 _TOGETHER_BYTES = 64 << 20
+_TOGETHER_BYTES_ON_DEVICE = 4 << 30
 _GAIN_TOLERANCE = 1e-2  # of the flow that the gain follows where runs are descents
 
 
@@ -128,12 +131,13 @@ class BlockResult:
     failures: Mapping[tuple[int, int, int], str]
 
 
-def run_block(task: Task) -> BlockResult:
-    """Run every initialisation of every seed of the task."""
+def run_block(task: Task, library: ArrayLibrary = NUMPY) -> BlockResult:
+    """Run every initialisation of every seed of the task, with the arrays of a library."""
     matrix_bytes = task.measurements * task.dimension * np.dtype(task.dynamics.dtype).itemsize
-    together = max(1, _TOGETHER_BYTES // matrix_bytes)
+    most_bytes = _TOGETHER_BYTES if library.is_numpy else _TOGETHER_BYTES_ON_DEVICE
+    together = max(1, most_bytes // matrix_bytes)
     parts = [
-        _run_instances(task, task.streams[start : start + together])
+        _run_instances(task, task.streams[start : start + together], library)
         for start in range(0, len(task.streams), together)
     ]
     failures = {
@@ -149,7 +153,7 @@ def run_block(task: Task) -> BlockResult:
     )
 
 
-def _run_instances(task: Task, streams: tuple[Stream, ...]) -> BlockResult:
+def _run_instances(task: Task, streams: tuple[Stream, ...], library: ArrayLibrary) -> BlockResult:
     clock = time.perf_counter()
     dynamics, inits = task.dynamics, task.inits
     landscape = draw_instances(
@@ -158,32 +162,32 @@ def _run_instances(task: Task, streams: tuple[Stream, ...]) -> BlockResult:
         dimension=task.dimension,
         a=task.a,
         dtype=np.dtype(dynamics.dtype),
+        library=library,
     )
-    starts, at_start = _starts(task, landscape, streams)
+    starts, at_start = _starts(task, landscape, streams, library)
     shape = (len(streams), len(inits), task.replicas)
     instance, replica = np.indices(shape)[[0, 2]].reshape(2, -1)
-    probe = draw_starts(streams, "probe", task.dimension, starts.w.dtype, task.replicas)
-    probe = probe.reshape(len(streams), task.replicas, -1)[instance, replica]
+    probe = take_rows(_draw(task, streams, "probe", library), instance * task.replicas + replica)
 
     alive = np.flatnonzero(starts.outcome == Outcome.RUNNING)
     descent = _descent(landscape, dynamics, dynamics.duration)
-    run = descent.run(starts.w[alive], instance[alive], task.times)
+    run = descent.run(take_rows(starts.w, alive), instance[alive], task.times)
     outcome = starts.outcome.copy()
     outcome[alive] = run.outcome
     ended = np.isin(run.outcome, (Outcome.RECOVERED, Outcome.NOT_RECOVERED))
     done = alive[ended]
     starts, at_start, run = (
-        take_rows(starts, done),
-        take_rows(at_start, done),
-        take_rows(run, ended),
+        select(starts, done),
+        select(at_start, done),
+        select(run, ended),
     )
     columns = {
-        **_end_columns(landscape, run, instance[done], probe[done]),
+        **_end_columns(landscape, run, instance[done], take_rows(probe, done)),
         **_snapshot_columns(at_start, "start"),
         "gradients_init": starts.gradients,
         "instances": np.zeros(len(done), dtype=np.int8),
     }
-    along = _trajectory(task, landscape, (starts, run), instance[done], probe[done])
+    along = _trajectory(task, landscape, (starts, run), instance[done], take_rows(probe, done))
     values = {name: spread(column, done, shape) for name, column in columns.items()}
     values["seconds"] = np.full(shape, (time.perf_counter() - clock) / outcome.size)
     finished = np.isin(np.arange(outcome.size), done).reshape(shape)
@@ -244,13 +248,12 @@ def _descent(
 
 
 def _starts(
-    task: Task, landscape: PhaseRetrieval, streams: tuple[Stream, ...]
+    task: Task, landscape: PhaseRetrieval, streams: tuple[Stream, ...], library: ArrayLibrary
 ) -> tuple[Starts, HessianSnapshot]:
     """Starting points of all runs and the Hessian there, in rows [seed, init, replica]."""
-    dtype = np.dtype(task.dynamics.dtype)
     owner = np.repeat(np.arange(len(streams)), task.replicas)
-    w0 = draw_starts(streams, "start", task.dimension, dtype, task.replicas)
-    probe = draw_starts(streams, "probe", task.dimension, dtype, task.replicas)
+    w0 = _draw(task, streams, "start", library)
+    probe = _draw(task, streams, "probe", library)
     starts: list[Starts] = []
     snapshots: list[HessianSnapshot] = []
     at_w0 = hessian_snapshot(landscape, w0, owner, probe)
@@ -271,6 +274,12 @@ def _starts(
         )
     seeds = len(streams)
     return interleave(starts, seeds), interleave(snapshots, seeds)
+
+
+def _draw(task: Task, streams: tuple[Stream, ...], purpose: str, library: ArrayLibrary) -> Array:
+    """Random points [seeds × replicas, N]."""
+    dtype = np.dtype(task.dynamics.dtype)
+    return draw_starts(streams, purpose, task.dimension, dtype, task.replicas, library)
 
 
 def _snapshot_columns(snapshot: HessianSnapshot, moment: str) -> dict[str, NDArray[np.float64]]:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.kernel.arrays import HostRows, namespace, take_rows
 from pipeline.kernel.batch import Rows
 
 Columns = TypeVar("Columns")
@@ -18,14 +19,17 @@ def interleave(parts: Sequence[Columns], seeds: int) -> Columns:
     merged: dict[str, Any] = {}
     for name in _names(parts[0]):
         columns = [getattr(part, name) for part in parts]
-        by_seed = [column.reshape(seeds, -1, *column.shape[1:]) for column in columns]
-        merged[name] = np.stack(by_seed, axis=1).reshape(-1, *columns[0].shape[1:])
+        xp, wide = namespace(columns[0]), columns[0].shape[1:]
+        by_seed = [xp.reshape(column, (seeds, -1, *wide)) for column in columns]
+        merged[name] = xp.reshape(xp.stack(by_seed, axis=1), (-1, *wide))
     return type(parts[0])(**merged)
 
 
-def take_rows(columns: Columns, rows: Rows | NDArray[np.bool_]) -> Columns:
+def select(columns: Columns, rows: HostRows) -> Columns:
     """Those rows of every array of a dataclass of arrays."""
-    return type(columns)(**{name: getattr(columns, name)[rows] for name in _names(columns)})
+    return type(columns)(
+        **{name: take_rows(getattr(columns, name), rows) for name in _names(columns)}
+    )
 
 
 def spread(column: NDArray[Values], rows: Rows, shape: tuple[int, ...]) -> NDArray[Values]:

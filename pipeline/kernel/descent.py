@@ -5,12 +5,14 @@ time η of the flow. The learning rate must stay well below 2/λ_max(H); one tha
 not only diverge but silently biases the recovery probability.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from array_api_compat import device
 from numpy.typing import NDArray
 
-from pipeline.kernel.batch import Array, Rows, off_signal, on_sphere
+from pipeline.kernel.arrays import Array, namespace, put_rows, take_rows, to_host
+from pipeline.kernel.batch import Rows, off_signal, on_sphere
 from pipeline.kernel.flow import RECOVERED_OVERLAP, DescentResult, Landscape, Outcome
 
 
@@ -40,46 +42,46 @@ class GradientDescent:
         The hitting time is that of the first step after which |m| ≥ 0.99. Of the requested `times`
         w is kept after the nearest step.
         """
-        count = len(w)
+        xp, (count, n) = namespace(w), w.shape
         result = DescentResult(
-            w=w.copy(),
+            w=xp.asarray(w, copy=True),
             outcome=np.full(count, Outcome.NOT_RECOVERED, dtype=np.int8),
             time=np.zeros(count),
             hit_time=np.full(count, np.inf),
             gradients=np.zeros(count, dtype=np.int64),
-            path=np.full((count, len(times), w.shape[1]), np.nan, dtype=w.dtype),
+            path=xp.full((count * len(times), n), np.nan, dtype=w.dtype, device=device(w)),
         )
         wanted = np.round(np.array(times) / self.learning_rate).astype(np.int64)
         # what is not finite ends as an outcome, without a warning on its way
         with np.errstate(over="ignore", invalid="ignore"):
             self._run(w, owner, wanted, result)
-        return result
+        return replace(result, path=xp.reshape(result.path, (count, len(times), n)))
 
     def _run(self, w: Array, owner: Rows, wanted: NDArray[np.int64], result: DescentResult) -> None:
-        n = self.landscape.dimension
-        place = np.arange(len(w))
-        signal = self.landscape.signals[owner]
+        xp, n = namespace(w), self.landscape.dimension
+        place = np.arange(len(owner))
+        signal = take_rows(self.landscape.signals, owner)
         point = self._project(w, signal)
         for step in range(self._steps() + 1):
-            overlap = np.vecdot(point, signal) / n
+            overlap = to_host(xp.vecdot(point, signal)) / n
             hit = np.abs(overlap) >= RECOVERED_OVERLAP
             failed = ~np.isfinite(overlap)
-            result.w[place] = point
+            put_rows(result.w, place, point)
             result.time[place] = step * self.learning_rate
             result.gradients[place] = step
-            for k in np.flatnonzero(wanted == step):
-                result.path[place, k] = point
+            for k in np.flatnonzero(wanted == step).tolist():
+                put_rows(result.path, place * len(wanted) + k, point)
             result.hit_time[place[hit]] = step * self.learning_rate
             result.outcome[place[hit]] = Outcome.RECOVERED
             result.outcome[place[failed]] = Outcome.NOT_FINITE
             going = ~(hit | failed)
             if not going.all():
                 place, owner = place[going], owner[going]
-                point, signal = point[going], signal[going]
+                point, signal = take_rows(point, going), take_rows(signal, going)
             if not len(place):
                 break
             gradient, _ = self.landscape.gradient(point, owner)
-            multiplier = np.vecdot(point, gradient) / n
+            multiplier = xp.vecdot(point, gradient) / n
             force = multiplier[:, None] * point - gradient
             point = self._project(point + self.learning_rate * force, signal)
 

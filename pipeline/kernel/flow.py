@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+from array_api_compat import device
 from numpy.typing import NDArray
 
-from pipeline.kernel.batch import Array, Rows, off_signal, on_sphere
+from pipeline.kernel.arrays import Array, namespace, put_rows, take_rows, to_host
+from pipeline.kernel.batch import Rows, off_signal, on_sphere
 from pipeline.kernel.integrator import Floats, Mask, Outcome, Step, integrate
 
 RECOVERED_OVERLAP = 0.99
@@ -122,9 +124,16 @@ class PathRecorder:
     """
 
     def __init__(self, y: Array, times: tuple[float, ...]) -> None:
-        self.path: Array = np.full((len(y), len(times), y.shape[1]), np.nan, dtype=y.dtype)
+        xp, (count, width) = namespace(y), y.shape
+        self._states = xp.full((count * len(times), width), np.nan, dtype=y.dtype, device=device(y))
+        self._shape = (count, len(times), width)
         self._times = np.array([*times, np.inf])
-        self._next = np.zeros(len(y), dtype=np.intp)
+        self._next = np.zeros(count, dtype=np.intp)
+
+    @property
+    def path(self) -> Array:
+        """States at the requested times [trajectories, times, width], NaN where not recorded."""
+        return namespace(self._states).reshape(self._states, self._shape)
 
     def record(self, step: Step, until: Floats) -> None:
         """Keep the states at those requested times that the steps pass, up to `until` [steps]."""
@@ -135,7 +144,8 @@ class PathRecorder:
             rows, due = rows[passed], due[passed]
             place = step.place[rows]
             if len(rows):
-                self.path[place, self._next[place]] = step.interpolate(rows, due)
+                row = place * self._shape[1] + self._next[place]
+                put_rows(self._states, row, step.interpolate(rows, due))
             self._next[place] += 1
 
 
@@ -156,8 +166,9 @@ class _SphereFlow:
         landscape, owner = self.flow.landscape, self.owner[place]
         gradient, local = landscape.gradient(y, owner)
         if self.flow.on_equator:
-            gradient = off_signal(gradient, landscape.signals[owner])
-        multiplier = np.vecdot(y, gradient) / np.vecdot(y, y)
+            gradient = off_signal(gradient, take_rows(landscape.signals, owner))
+        xp = namespace(y)
+        multiplier = xp.vecdot(y, gradient) / xp.vecdot(y, y)
         force = multiplier[:, None] * y
         force -= gradient
         return force, (local, multiplier)
@@ -166,32 +177,41 @@ class _SphereFlow:
         """λ_max of the Hessian, from the labels."""
         at_points, multiplier = local
         return self.flow.landscape.stiffness(
-            at_points[selected], multiplier[selected], self.owner[place]
+            take_rows(at_points, selected), take_rows(multiplier, selected), self.owner[place]
         )
 
     def project(self, y: Array, place: Rows) -> Array:
         """Back on the sphere, and on the equator if the flow is."""
         if self.flow.on_equator:
-            y = off_signal(y, self.flow.landscape.signals[self.owner[place]])
+            y = off_signal(y, take_rows(self.flow.landscape.signals, self.owner[place]))
         return on_sphere(y)
 
     def error(self, estimate: Array, y: Array) -> Array:  # noqa: ARG002  protocol
         """r.m.s. over the components."""
-        rms = np.sqrt(np.vecdot(estimate, estimate) / self.flow.landscape.dimension)
-        return np.asarray(rms / self.flow.tolerance)
+        xp = namespace(estimate)
+        rms = xp.sqrt(xp.vecdot(estimate, estimate) / self.flow.landscape.dimension)
+        return rms / self.flow.tolerance
 
     def arrive(self, step: Step) -> Mask:
         """Find which steps end at |m| ≥ 0.99, and when within the step that was."""
-        signal = self.flow.landscape.signals[self.owner[step.place]]
-        n = self.flow.landscape.dimension
-        m1 = np.vecdot(step.y1, signal) / n
+        signal = take_rows(self.flow.landscape.signals, self.owner[step.place])
+        m1 = self._overlap(step.y1, signal)
         hit = np.abs(m1) >= RECOVERED_OVERLAP
-        for k in np.flatnonzero(hit):
-            parts = (step.y0[k], step.h[k] * step.f0[k], step.y1[k], step.h[k] * step.f1[k])
-            hermite = np.sign(m1[k]) * np.array([np.vecdot(x, signal[k]) / n for x in parts])
-            self.hit_time[step.place[k]] = step.t[k] + step.h[k] * _first_crossing(hermite)
+        rows = np.flatnonzero(hit)
+        if len(rows):
+            parts = (step.y0, step.f0, step.y1, step.f1)
+            signal = take_rows(signal, rows)
+            m0, d0, m1, d1 = (self._overlap(take_rows(x, rows), signal) for x in parts)
+            h = step.h[rows]
+            hermites = np.sign(m1) * np.stack([m0, h * d0, m1, h * d1])
+            crossings = [_first_crossing(hermite) for hermite in hermites.T]
+            self.hit_time[step.place[rows]] = step.t[rows] + h * np.array(crossings)
         self.recorder.record(step, np.minimum(step.end, self.hit_time[step.place]))
         return np.asarray(hit)
+
+    def _overlap(self, x: Array, signal: Array) -> Floats:
+        along = namespace(x).vecdot(x, signal) / self.flow.landscape.dimension
+        return to_host(along).astype(np.float64)
 
 
 def _first_crossing(hermite: Floats) -> float:

@@ -5,12 +5,14 @@ held at m = 0, G(t) = e·u(t) with e = w*/√N and u the solution of the free fl
 du/dt = −H(w) u, u(0) = e, kept tangent to the sphere.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from pipeline.kernel.batch import Array, Rows, off_signal, on_sphere
+from pipeline.kernel.arrays import Array, namespace, take_rows, to_host
+from pipeline.kernel.batch import Rows, off_signal, on_sphere
 from pipeline.kernel.flow import Landscape, PathRecorder
 from pipeline.kernel.integrator import Floats, Mask, Step, integrate
 
@@ -43,13 +45,14 @@ def signal_gain(
     tolerance : float
         Of the local error in a step: r.m.s. over the components of w, and relative of u.
     """
-    unit = landscape.signals[owner] / np.sqrt(landscape.dimension)
-    state = np.concatenate([w, unit.astype(w.dtype)], axis=1)
+    xp = namespace(w)
+    unit = take_rows(landscape.signals, owner) / math.sqrt(landscape.dimension)
+    state = xp.concat([w, unit], axis=1)
     recorder = PathRecorder(state, times)
     system = _TangentFlow(landscape, owner, recorder, tolerance)
     integrate(system, state, times[-1] if times else 0.0, tolerance)
     u = recorder.path[:, :, landscape.dimension :]
-    return np.asarray(np.vecdot(u, unit[:, None, :]), dtype=np.float64)
+    return to_host(xp.vecdot(u, unit[:, None, :])).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -63,40 +66,41 @@ class _TangentFlow:
 
     def force(self, y: Array, place: Rows) -> tuple[Array, Any]:
         """Force on w, held on the equator, and the linearised free force on u."""
-        owner = self.owner[place]
+        xp, owner = namespace(y), self.owner[place]
         w, u = self._split(y)
         gradient, local, product = self.landscape.gradient_and_product(w, u, owner)
-        norm = np.vecdot(w, w)
-        multiplier = np.vecdot(w, gradient) / norm
-        held = off_signal(gradient, self.landscape.signals[owner])
-        along_w = np.vecdot(w, held) / norm
+        norm = xp.vecdot(w, w)
+        multiplier = xp.vecdot(w, gradient) / norm
+        held = off_signal(gradient, take_rows(self.landscape.signals, owner))
+        along_w = xp.vecdot(w, held) / norm
         force_w = along_w[:, None] * w - held
         force_u = multiplier[:, None] * u - product
         # u stays tangent while the tangent plane turns: w·du/dt = −u·dw/dt
-        radial = (np.vecdot(w, force_u) + np.vecdot(u, force_w)) / norm
+        radial = (xp.vecdot(w, force_u) + xp.vecdot(u, force_w)) / norm
         force_u -= radial[:, None] * w
-        return np.concatenate([force_w, force_u], axis=1), (local, multiplier)
+        return xp.concat([force_w, force_u], axis=1), (local, multiplier)
 
     def stiffness(self, local: Any, selected: Rows, place: Rows) -> Array:
         """λ_max of the Hessian, which both parts share."""
         at_points, multiplier = local
         return self.landscape.stiffness(
-            at_points[selected], multiplier[selected], self.owner[place]
+            take_rows(at_points, selected), take_rows(multiplier, selected), self.owner[place]
         )
 
     def project(self, y: Array, place: Rows) -> Array:
         """Bring w back on sphere and equator, u tangent to the sphere."""
         w, u = self._split(y)
-        w = on_sphere(off_signal(w, self.landscape.signals[self.owner[place]]))
-        return np.concatenate([w, off_signal(u, w)], axis=1)
+        w = on_sphere(off_signal(w, take_rows(self.landscape.signals, self.owner[place])))
+        return namespace(y).concat([w, off_signal(u, w)], axis=1)
 
     def error(self, estimate: Array, y: Array) -> Array:
         """Larger of the r.m.s. error of w and the relative error of u, over the tolerance."""
         error_w, error_u = self._split(estimate)
         _, u = self._split(y)
-        rms = np.sqrt(np.vecdot(error_w, error_w) / self.landscape.dimension)
-        relative = np.sqrt(np.vecdot(error_u, error_u) / np.vecdot(u, u))
-        return np.asarray(np.maximum(rms, relative) / self.tolerance)
+        xp = namespace(y)
+        rms = xp.sqrt(xp.vecdot(error_w, error_w) / self.landscape.dimension)
+        relative = xp.sqrt(xp.vecdot(error_u, error_u) / xp.vecdot(u, u))
+        return xp.maximum(rms, relative) / self.tolerance
 
     def arrive(self, step: Step) -> Mask:
         """Keep the states at the requested times; nothing recovers on the equator."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from array_api_compat import device
 
-from pipeline.kernel.batch import Array
+from pipeline.kernel.arrays import NUMPY, Array, ArrayLibrary, namespace
 
 Response = Callable[[Array, slice], Array]
 """φ: predictions of some measurements [batch, rows] and which rows they are → same shape."""
@@ -49,8 +50,9 @@ class GaussianOperator(Protocol):
 class DenseOperator:
     """X in memory, each row read once per pass.
 
-    Blocks of rows small enough to stay in cache serve both products of a pass, so a pass costs one
-    read of X (M N itemsize bytes) and 4 M N flops per row of the batch.
+    In NumPy, blocks of rows small enough to stay in cache serve both products of a pass, so a pass
+    costs one read of X (M N itemsize bytes) and 4 M N flops per row of the batch. Other libraries
+    multiply by the whole matrix, as accelerators want it.
 
     Parameters
     ----------
@@ -68,6 +70,8 @@ class DenseOperator:
 
     def apply(self, u: Array) -> Array:
         """X u for each row of `u` [batch, N] → [batch, M]."""
+        if not isinstance(self.matrix, np.ndarray):
+            return u @ self.matrix.T
         out = np.empty((len(u), len(self.matrix)), dtype=self.matrix.dtype)
         for rows in self._row_blocks(len(u)):
             out[:, rows] = u @ self.matrix[rows].T
@@ -75,6 +79,8 @@ class DenseOperator:
 
     def apply_transpose(self, v: Array) -> Array:
         """Xᵀ v for each row of `v` [batch, M] → [batch, N]."""
+        if not isinstance(self.matrix, np.ndarray):
+            return v @ self.matrix
         out = np.zeros((len(v), self.matrix.shape[1]), dtype=self.matrix.dtype)
         for rows in self._row_blocks(len(v)):
             out += v[:, rows] @ self.matrix[rows]
@@ -82,6 +88,9 @@ class DenseOperator:
 
     def pull_back(self, u: Array, response: Response) -> tuple[Array, Array]:
         """Xᵀ φ(X u) [batch, N] and X u [batch, M] for each row of `u` [batch, N]: one pass."""
+        if not isinstance(self.matrix, np.ndarray):
+            predictions = u @ self.matrix.T
+            return response(predictions, slice(None)) @ self.matrix, predictions
         m, n = self.matrix.shape
         predictions = np.empty((len(u), m), dtype=self.matrix.dtype)
         if len(u) < _COLUMNS_FROM:
@@ -103,17 +112,21 @@ class DenseOperator:
 
     def row_norms(self) -> Array:
         """|x_i|²/N [M]."""
-        return np.asarray(np.vecdot(self.matrix, self.matrix))
+        return namespace(self.matrix).vecdot(self.matrix, self.matrix)
 
     def weighted_gram(self, weights: Array) -> Array:
         """Xᵀ diag(f) X [N, N] for `weights` f [M], summed in float64."""
-        gram = np.zeros((self.matrix.shape[1],) * 2)
+        xp = namespace(self.matrix)
+        n = self.matrix.shape[1]
+        gram = xp.zeros((n, n), dtype=xp.float64, device=device(self.matrix))
         for rows in self._row_blocks(1):
-            block = self.matrix[rows].astype(np.float64)
+            block = xp.astype(self.matrix[rows, :], xp.float64)
             gram += (block * weights[rows, None]).T @ block
         return gram
 
     def _row_blocks(self, batch: int) -> list[slice]:
+        if not isinstance(self.matrix, np.ndarray):
+            return [slice(None)]
         m, n = self.matrix.shape
         elements = min(_BLOCK_BYTES // self.matrix.itemsize, _BLOCK_PRODUCT // batch)
         size = max(8, elements // n)
@@ -123,11 +136,16 @@ class DenseOperator:
 
 
 def draw_dense(
-    random: np.random.Generator, measurements: int, dimension: int, dtype: np.dtype[np.floating]
+    random: np.random.Generator,
+    measurements: int,
+    dimension: int,
+    dtype: np.dtype[np.floating],
+    library: ArrayLibrary = NUMPY,
 ) -> DenseOperator:
     """X [M, N] with independent entries N(0, 1/N).
 
-    Drawn in float64 and then rounded, so that the precision does not choose the instance.
+    Drawn in float64 on the host and then rounded and moved, so that neither the precision nor the
+    array library chooses the instance.
     """
     matrix = np.empty((measurements, dimension), dtype=dtype)
     size = max(1, (1 << 17) // dimension)
@@ -135,4 +153,4 @@ def draw_dense(
     for start in range(0, measurements, size):
         rows = matrix[start : start + size]
         rows[:] = random.standard_normal(rows.shape) * scale
-    return DenseOperator(matrix)
+    return DenseOperator(library.array(matrix))

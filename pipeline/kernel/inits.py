@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.kernel.batch import Array, Rows, on_sphere
+from pipeline.kernel.arrays import Array
+from pipeline.kernel.batch import Rows, on_sphere
 from pipeline.kernel.flow import DescentResult, Outcome
 from pipeline.kernel.observables import HessianSnapshot
 
@@ -43,7 +44,7 @@ class Starts:
 
 def random_starts(w0: Array) -> Starts:
     """w(0) itself, uniform on the sphere [trajectories, N]."""
-    return Starts(w0, np.zeros(len(w0)), np.full(len(w0), Outcome.RUNNING, dtype=np.int8))
+    return Starts(w0, np.zeros(w0.shape[0]), np.full(w0.shape[0], Outcome.RUNNING, dtype=np.int8))
 
 
 def spectral_starts(at_w0: HessianSnapshot) -> Starts:
@@ -51,7 +52,7 @@ def spectral_starts(at_w0: HessianSnapshot) -> Starts:
     return Starts(
         on_sphere(at_w0.lowest),
         at_w0.products.astype(np.float64),
-        np.full(len(at_w0.lowest), Outcome.RUNNING, dtype=np.int8),
+        np.full(len(at_w0.products), Outcome.RUNNING, dtype=np.int8),
     )
 
 

@@ -12,7 +12,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.kernel.batch import Array, Rows
+from pipeline.kernel.arrays import (
+    Array,
+    namespace,
+    on_device_of,
+    precision,
+    put_rows,
+    take_rows,
+    to_host,
+)
+from pipeline.kernel.batch import Rows
 from pipeline.kernel.chebyshev import (
     StageCoefficients,
     stable_step,
@@ -72,10 +81,10 @@ class Step:
         end = (x * x * (3 - 2 * x), h * x * x * (x - 1))
         parts = (self.y0, self.f0, self.y1, self.f1)
         terms = [
-            weight.astype(part.dtype)[:, None] * part[rows]
+            on_device_of(part, weight[:, None]) * take_rows(part, rows)
             for weight, part in zip(start + end, parts, strict=True)
         ]
-        return np.asarray(sum(terms))
+        return sum(terms)
 
 
 class System(Protocol):
@@ -140,7 +149,7 @@ class _Batch:
     def keep(self, mask: Mask) -> None:
         """Drop the trajectories where `mask` is False."""
         for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name)[mask])
+            setattr(self, field.name, take_rows(getattr(self, field.name), mask))
 
 
 def integrate(system: System, y: Array, duration: float, tolerance: float) -> Integration:
@@ -157,15 +166,15 @@ def integrate(system: System, y: Array, duration: float, tolerance: float) -> In
     tolerance : float
         Of the system's error norm; it limits the number of stages, by their rounding errors.
     """
-    count = len(y)
+    count = y.shape[0]
     result = Integration(
-        y=y.copy(),
+        y=namespace(y).asarray(y, copy=True),
         outcome=np.full(count, Outcome.RUNNING, dtype=np.int8),
         time=np.zeros(count),
         evaluations=np.zeros(count, dtype=np.int64),
     )
     # the rounding error of s stages grows like s² (Sommeijer et al., section 2.2)
-    stages = int(np.sqrt(tolerance / (10 * np.finfo(y.dtype).eps)))
+    stages = int(np.sqrt(tolerance / (10 * precision(y))))
     most_stages = min(max(stages, 4), _MOST_STAGES)
     # a step that is too long can overflow on its way to being rejected
     with np.errstate(over="ignore", invalid="ignore"):
@@ -191,11 +200,11 @@ class _Run:
                 going = self.result.outcome[batch.place] == Outcome.RUNNING
                 if not going.all():
                     batch.keep(going)
-                    force = force[going]
+                    force = take_rows(force, going)
             self._next_stage(batch, force)
 
     def _start(self, y: Array) -> _Batch:
-        count = len(y)
+        count, xp = y.shape[0], namespace(y)
         place = np.arange(count)
         floats = np.zeros((6, count))
         integers = np.zeros((3, count), dtype=np.int64)
@@ -204,7 +213,7 @@ class _Run:
         stage, stages, evaluations = integers
         return _Batch(
             place, t, h, h_next, h_last, error_last, stiffness, stage, stages, evaluations,
-            y0=start, f0=np.zeros_like(y), y1=start.copy(), y2=np.zeros_like(y),
+            y0=start, f0=xp.zeros_like(y), y1=xp.asarray(start, copy=True), y2=xp.zeros_like(y),
         )  # fmt: skip
 
     def _finish_steps(self, ended: Rows, batch: _Batch, force: Array, local: Any) -> None:
@@ -214,21 +223,27 @@ class _Run:
         accepted, rejected = ended[good], ended[~good]
         self._control(ended, batch, error)
         self._accept(accepted, batch, force)
-        estimate = self.system.stiffness(local, accepted, batch.place[accepted])
+        estimate = to_host(self.system.stiffness(local, accepted, batch.place[accepted]))
         batch.stiffness[accepted] = np.maximum(estimate, 1e-8) * _STIFFNESS_MARGIN
         # a step may also fail because λ_max was underestimated
         batch.stiffness[rejected] *= _STIFFNESS_MARGIN
-        batch.y1[rejected] = batch.y0[rejected]  # the step starts again
-        batch.y2[rejected] = force[rejected] = 0  # not needed there, and may not be finite
+        if len(rejected):  # the step starts again
+            start = take_rows(batch.y0, rejected)
+            put_rows(batch.y1, rejected, start)
+            # not needed there, and may not be finite
+            nothing = namespace(start).zeros_like(start)
+            put_rows(batch.y2, rejected, nothing)
+            put_rows(force, rejected, nothing)
         self._begin(ended, batch)
         self._stop_failures(ended, batch)
 
     def _local_error(self, ended: Rows, batch: _Batch, force: Array) -> Floats:
         """Embedded estimate of the local error over the tolerance (Sommeijer et al., eq. 2.8)."""
-        h = batch.h[ended].astype(force.dtype)[:, None]
-        estimate = 0.8 * (batch.y0[ended] - batch.y1[ended])
-        estimate += 0.4 * h * (batch.f0[ended] + force[ended])
-        return np.asarray(self.system.error(estimate, batch.y1[ended]), dtype=np.float64)
+        h = on_device_of(force, batch.h[ended, None])
+        y1 = take_rows(batch.y1, ended)
+        estimate = 0.8 * (take_rows(batch.y0, ended) - y1)
+        estimate += 0.4 * h * (take_rows(batch.f0, ended) + take_rows(force, ended))
+        return to_host(self.system.error(estimate, y1)).astype(np.float64)
 
     def _control(self, ended: Rows, batch: _Batch, error: Floats) -> None:
         """Next step from the last two errors (Sommeijer et al., section 2.3)."""
@@ -247,19 +262,24 @@ class _Run:
     def _accept(self, rows: Rows, batch: _Batch, force: Array) -> None:
         """Move `rows` to the end of their step and record those that arrived."""
         t, h = batch.t[rows], batch.h[rows]
-        y1, f1 = batch.y1[rows], force[rows]
+        y0, f0 = take_rows(batch.y0, rows), take_rows(batch.f0, rows)
+        y1, f1 = take_rows(batch.y1, rows), take_rows(force, rows)
         end = np.where(h == self.duration - t, self.duration, t + h)  # T exactly, not an ulp off
-        step = Step(batch.place[rows], t, end, h, batch.y0[rows], batch.f0[rows], y1, f1)
+        step = Step(batch.place[rows], t, end, h, y0, f0, y1, f1)
         recovered = self.system.arrive(step)
-        batch.t[rows], batch.y0[rows], batch.f0[rows] = end, y1, f1
+        batch.t[rows] = end
+        put_rows(batch.y0, rows, y1)
+        put_rows(batch.f0, rows, f1)
         late = ~recovered & (end >= self.duration)
         self._stop(rows[recovered], batch, Outcome.RECOVERED)
         self._stop(rows[late], batch, Outcome.NOT_RECOVERED)
 
     def _stop(self, rows: Rows, batch: _Batch, outcome: Outcome) -> None:
         place, result = batch.place[rows], self.result
+        if not len(rows):
+            return
         result.outcome[place] = outcome
-        result.y[place] = batch.y0[rows]
+        put_rows(result.y, place, take_rows(batch.y0, rows))
         result.time[place] = batch.t[rows]
         result.evaluations[place] = batch.evaluations[rows]
 
@@ -279,7 +299,9 @@ class _Run:
 
     def _stop_failures(self, rows: Rows, batch: _Batch) -> None:
         running = self.result.outcome[batch.place[rows]] == Outcome.RUNNING
-        not_finite = ~np.isfinite(batch.f0[rows]).all(axis=-1) | ~np.isfinite(batch.stiffness[rows])
+        xp, force = namespace(batch.f0), take_rows(batch.f0, rows)
+        finite = to_host(xp.all(xp.isfinite(force), axis=-1))
+        not_finite = ~(finite & np.isfinite(batch.stiffness[rows]))
         too_small = batch.h[rows] < _SMALLEST_STEP
         too_many = batch.evaluations[rows] > _MOST_EVALUATIONS
         for failed, outcome in (
@@ -294,18 +316,21 @@ class _Run:
         """Y_{j+1} of every trajectory from its last two stages; the last one is projected."""
         batch.stage += 1
         s, j = batch.stages, batch.stage
-        dtype = batch.y0.dtype
         table = self.coefficients
-
-        def column(coefficients: Floats, factor: Floats | float = 1.0) -> Array:
-            return np.asarray((coefficients[s, j] * factor)[:, None], dtype=dtype)
-
-        new = column(table.start) * batch.y0
-        new += column(table.previous) * batch.y1
-        new += column(table.second) * batch.y2
-        new += column(table.force, batch.h) * force
-        new += column(table.force0, batch.h) * batch.f0
+        columns = np.stack([
+            table.start[s, j],
+            table.previous[s, j],
+            table.second[s, j],
+            table.force[s, j] * batch.h,
+            table.force0[s, j] * batch.h,
+        ])  # fmt: skip
+        weights = on_device_of(force, columns[:, :, None])  # moved at once
+        new = weights[0, ...] * batch.y0
+        new += weights[1, ...] * batch.y1
+        new += weights[2, ...] * batch.y2
+        new += weights[3, ...] * force
+        new += weights[4, ...] * batch.f0
         batch.y1, batch.y2 = new, batch.y1
         last = np.flatnonzero(j == s)
         if len(last):
-            batch.y1[last] = self.system.project(batch.y1[last], batch.place[last])
+            put_rows(new, last, self.system.project(take_rows(new, last), batch.place[last]))

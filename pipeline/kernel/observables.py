@@ -6,7 +6,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.kernel.batch import Array, Rows
+from pipeline.kernel.arrays import Array, namespace, put_rows, take_rows, to_host
+from pipeline.kernel.batch import Rows
 from pipeline.kernel.spectrum import LowestPairs, SymmetricBatch, lowest_pairs
 
 Floats = NDArray[np.float64]
@@ -75,15 +76,15 @@ def hessian_snapshot(
         Starting vectors of Lanczos.
     """
     pairs: LowestPairs = lowest_pairs(landscape.hessian(w, owner), probe)
-    lowest = pairs.vectors[:, 0]
-    overlap = landscape.overlap(lowest, owner).astype(np.float64)
+    lowest = pairs.vectors[:, 0, :]
+    overlap = to_host(landscape.overlap(lowest, owner)).astype(np.float64)
     return HessianSnapshot(
         lambda1=pairs.values[:, 0],
         lambda2=pairs.values[:, 1],
         alignment=overlap**2 * landscape.dimension,
         residual=pairs.residuals.max(axis=-1),
         lowest=lowest,
-        second=pairs.vectors[:, 1],
+        second=pairs.vectors[:, 1, :],
         products=pairs.products,
     )
 
@@ -94,9 +95,9 @@ def observe_point(landscape: ObservedLandscape, w: Array, owner: Rows) -> dict[s
     observed = {
         "overlap": landscape.overlap(w, owner),
         "loss": landscape.loss(local, owner),
-        "multiplier": np.vecdot(w, gradient) / landscape.dimension,
+        "multiplier": namespace(w).vecdot(w, gradient) / landscape.dimension,
     }
-    return {name: column.astype(np.float64) for name, column in observed.items()}
+    return {name: to_host(column).astype(np.float64) for name, column in observed.items()}
 
 
 def observe_path(
@@ -118,19 +119,21 @@ def observe_path(
     observed = {name: np.full(path.shape[:2], np.nan) for name in (*POINT, *SNAPSHOT)}
     start = None if probe is None else probe / _norm(probe)
     for k in range(path.shape[1]):
-        alive = np.flatnonzero(np.isfinite(path[:, k, 0]))
-        w, owners = path[alive, k], owner[alive]
+        alive = np.flatnonzero(np.isfinite(to_host(path[:, k, 0])))
+        w, owners = take_rows(path[:, k, :], alive), owner[alive]
         for name, column in observe_point(landscape, w, owners).items():
             observed[name][alive, k] = column
         if start is not None and probe is not None and len(alive):
-            snapshot = hessian_snapshot(landscape, w, owners, start[alive])
+            snapshot = hessian_snapshot(landscape, w, owners, take_rows(start, alive))
             for name in SNAPSHOT:
                 observed[name][alive, k] = getattr(snapshot, name)
             # the probe's share finds a direction that was not there before
-            fresh = 0.05 * probe[alive] / _norm(probe[alive])
-            start[alive] = snapshot.lowest + snapshot.second + fresh
+            part = take_rows(probe, alive)
+            fresh = 0.05 * part / _norm(part)
+            put_rows(start, alive, snapshot.lowest + snapshot.second + fresh)
     return observed
 
 
 def _norm(v: Array) -> Array:
-    return np.asarray(np.sqrt(np.vecdot(v, v))[:, None])
+    xp = namespace(v)
+    return xp.sqrt(xp.vecdot(v, v))[:, None]

@@ -8,14 +8,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from array_api_compat import device
 
-from pipeline.kernel.batch import Array, Rows, on_sphere, owned_rows
-from pipeline.kernel.gaussian_operator import GaussianOperator, draw_dense
+from pipeline.kernel.arrays import (
+    NUMPY,
+    Array,
+    ArrayLibrary,
+    namespace,
+    on_device_of,
+    take_rows,
+)
+from pipeline.kernel.batch import Rows, on_sphere
+from pipeline.kernel.gaussian_operator import draw_dense
+from pipeline.kernel.sensing import SensingMatrices, SeparateMatrices, StackedMatrices
 from pipeline.kernel.streams import Stream, generator
 
 # 1 − g·f_max at which the upper edge of the Hessian's bulk is sought; the edge of a single large
 # f_i lies at 1 − g·f_max ≈ N^(-1/2), so the grid serves N up to about 10⁵
-_EDGE_GRID = 1 - np.geomspace(0.003, 0.85, 12)
+_EDGE_GRID = tuple((1 - np.geomspace(0.003, 0.85, 12)).tolist())
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,8 @@ class PhaseRetrieval:
 
     Parameters
     ----------
-    operators : tuple of GaussianOperator, one per instance
+    operators : SensingMatrices
+        X of each instance.
     signals : float array [instances, N]
         w* of each instance.
     labels_squared : float array [instances, M]
@@ -37,7 +48,7 @@ class PhaseRetrieval:
         |x_i|²/N, close to 1.
     """
 
-    operators: tuple[GaussianOperator, ...]
+    operators: SensingMatrices
     signals: Array
     labels_squared: Array
     weights: Array
@@ -62,22 +73,16 @@ class PhaseRetrieval:
         gradient : float array [trajectories, N]
         predictions : float array [trajectories, M]
         """
-        gradient = np.empty_like(w)
-        predictions = np.empty((len(w), self.weights.shape[1]), dtype=w.dtype)
-        for instance, rows in owned_rows(owner):
-            squares, weights = self.labels_squared[instance], self.weights[instance]
 
-            def slope(
-                predicted: Array, block: slice, squares: Array = squares, weights: Array = weights
-            ) -> Array:
-                out = np.square(predicted)
-                out -= squares[block]
-                out *= weights[block]
-                out *= predicted
-                return out
+        def slope(predicted: Array, rows: slice, block: slice) -> Array:
+            squares, weights = self._labels(owner[rows], block)
+            out = predicted * predicted
+            out -= squares
+            out *= weights
+            out *= predicted
+            return out
 
-            gradient[rows], predictions[rows] = self.operators[instance].pull_back(w[rows], slope)
-        return gradient, predictions
+        return self.operators.pull_back(w, owner, slope)
 
     def gradient_and_product(self, w: Array, u: Array, owner: Rows) -> tuple[Array, Array, Array]:
         """∇L(w), the predictions X w, and ∇²L(w) u: one pass, with the batch doubled.
@@ -93,43 +98,43 @@ class PhaseRetrieval:
         predictions : float array [trajectories, M]
         product : float array [trajectories, N]
         """
-        gradient, product = np.empty_like(w), np.empty_like(u)
-        predictions = np.empty((len(w), self.weights.shape[1]), dtype=w.dtype)
-        for instance, rows in owned_rows(owner):
-            count = rows.stop - rows.start
-            squares, weights = self.labels_squared[instance], self.weights[instance]
+        count = len(owner)
+        order = np.argsort(np.tile(owner, 2), kind="stable")  # instance by instance, w before u
+        place = np.argsort(order, kind="stable")
+        of_w, of_u = place[:count], place[count:]
+        partner = of_w[order % count]  # where the predictions X w of a row are, in this order
+        # ℓ' = (ŷ² − y²) ŷ and ℓ'' X u = (3ŷ² − y²) X u, over a + y², differ in this number
+        factor = np.where(order < count, 1.0, 3.0)
+        both_owner = owner[order % count]
 
-            def respond(
-                predicted: Array,
-                block: slice,
-                count: int = count,
-                squares: Array = squares,
-                weights: Array = weights,
-            ) -> Array:
-                at_w, along_u = predicted[:count], predicted[count:]
-                square = np.square(at_w)
-                slope = (square - squares[block]) * weights[block] * at_w
-                curvature = (3 * square - squares[block]) * weights[block]
-                return np.concatenate([slope, curvature * along_u])
+        def respond(predicted: Array, rows: slice, block: slice) -> Array:
+            squares, weights = self._labels(both_owner[rows], block)
+            out = take_rows(predicted, partner[rows] - rows.start)
+            out *= out
+            out *= on_device_of(predicted, factor[rows, None])
+            out -= squares
+            out *= weights
+            out *= predicted
+            return out
 
-            both = np.concatenate([w[rows], u[rows]])
-            pulled, predicted = self.operators[instance].pull_back(both, respond)
-            gradient[rows], product[rows] = pulled[:count], pulled[count:]
-            predictions[rows] = predicted[:count]
-        return gradient, predictions, product
+        both = take_rows(namespace(w).concat([w, u]), order)
+        pulled, predictions = self.operators.pull_back(both, both_owner, respond)
+        return take_rows(pulled, of_w), take_rows(predictions, of_w), take_rows(pulled, of_u)
 
     def loss(self, predictions: Array, owner: Rows) -> Array:
         """L/M, the loss per measurement [trajectories]."""
-        excess = np.square(predictions) - self.labels_squared[owner]
-        return np.asarray(np.mean(np.square(excess) * self.weights[owner], axis=-1) / 4)
+        squares, weights = self._labels(owner)
+        excess = predictions * predictions - squares
+        return namespace(predictions).mean(excess * excess * weights, axis=-1) / 4
 
     def overlap(self, w: Array, owner: Rows) -> Array:
         """Overlap m = w·w*/N [trajectories], in [-1, 1]."""
-        return np.asarray(np.vecdot(w, self.signals[owner]) / self.dimension)
+        return namespace(w).vecdot(w, take_rows(self.signals, owner)) / self.dimension
 
     def curvature(self, predictions: Array, owner: Rows) -> Array:
         """Second derivative f = ℓ''(y, ŷ) = (3ŷ² − y²)/(a + y²) [trajectories, M]."""
-        return (3 * np.square(predictions) - self.labels_squared[owner]) * self.weights[owner]
+        squares, weights = self._labels(owner)
+        return (3 * (predictions * predictions) - squares) * weights
 
     def stiffness(self, predictions: Array, multiplier: Array, owner: Rows) -> Array:
         """Estimate of the largest eigenvalue of H [trajectories], from the labels alone: no pass.
@@ -141,14 +146,16 @@ class PhaseRetrieval:
         0.87-1.12 at 512, for a = 1 and 0.01, α = 1.5-6, at the start and along the run; low
         mostly where an outlier along w or w* has left the bulk. The step control copes.
         """
-        f = np.maximum(self.curvature(predictions, owner), 0) * self.row_norms[owner]
-        largest = np.max(f, axis=-1)
-        safe = np.where(largest > 0, largest, 1)
+        xp = namespace(predictions)
+        f = self.curvature(predictions, owner)
+        f = xp.maximum(f, xp.zeros_like(f)) * take_rows(self.row_norms, owner)
+        largest = xp.max(f, axis=-1)
+        safe = xp.where(largest > 0, largest, xp.ones_like(largest))
         ratio = f / safe[:, None]
         edges = [
-            1 / g + np.sum(ratio / (1 - ratio * g), axis=-1) / self.dimension for g in _EDGE_GRID
+            1 / g + xp.sum(ratio / (1 - ratio * g), axis=-1) / self.dimension for g in _EDGE_GRID
         ]
-        return np.asarray(largest * np.min(edges, axis=0) - multiplier)
+        return largest * xp.min(xp.stack(edges), axis=0) - multiplier
 
     def hessian(self, w: Array, owner: Rows) -> "Hessian":
         """H(w) = Xᵀ diag(f) X − μ I at each row of `w` [trajectories, N]: one pass."""
@@ -157,8 +164,16 @@ class PhaseRetrieval:
             self.operators,
             owner,
             self.curvature(predictions, owner),
-            np.vecdot(w, gradient) / self.dimension,
+            namespace(w).vecdot(w, gradient) / self.dimension,
         )
+
+    def _labels(self, owner: Rows, block: slice = slice(None)) -> tuple[Array, Array]:
+        """y² and 1/(a + y²) of each row's instance [trajectories or 1, measurements]."""
+        if len(owner) and owner[0] == owner[-1]:  # one instance: its labels broadcast
+            rows = slice(owner[0], owner[0] + 1)
+            return self.labels_squared[rows, block], self.weights[rows, block]
+        squares, weights = self.labels_squared[:, block], self.weights[:, block]
+        return take_rows(squares, owner), take_rows(weights, owner)
 
 
 @dataclass(frozen=True)
@@ -167,7 +182,7 @@ class Hessian:
 
     Parameters
     ----------
-    operators : tuple of GaussianOperator, one per instance
+    operators : SensingMatrices
     owner : int array [trajectories]
     curvature : float array [trajectories, M]
         f.
@@ -175,30 +190,28 @@ class Hessian:
         μ.
     """
 
-    operators: tuple[GaussianOperator, ...]
+    operators: SensingMatrices
     owner: Rows
     curvature: Array
     multiplier: Array
 
     def apply(self, v: Array, rows: Rows) -> Array:
         """H v for `v` [k, N], the k-th in the Hessian of trajectory rows[k] (sorted): one pass."""
-        out = np.empty_like(v)
-        for instance, part in owned_rows(self.owner[rows]):
-            weights = self.curvature[rows[part]]
+        weights, shift = take_rows(self.curvature, rows), take_rows(self.multiplier, rows)
 
-            def scale(product: Array, block: slice, weights: Array = weights) -> Array:
-                return product * weights[:, block]
+        def scale(product: Array, part: slice, block: slice) -> Array:
+            return product * weights[part, block]
 
-            out[part] = self.operators[instance].pull_back(v[part], scale)[0]
-        out -= self.multiplier[rows, None].astype(v.dtype) * v
+        out, _ = self.operators.pull_back(v, self.owner[rows], scale)
+        out -= shift[:, None] * v
         return out
 
     def dense(self, row: int) -> Array:
         """H of one trajectory as a matrix [N, N], float64."""
-        operator = self.operators[int(self.owner[row])]
-        matrix: Array = operator.weighted_gram(self.curvature[row].astype(np.float64))
-        matrix[np.diag_indices_from(matrix)] -= float(self.multiplier[row])
-        return matrix
+        xp = namespace(self.curvature)
+        f, shift = (xp.astype(x[row, ...], xp.float64) for x in (self.curvature, self.multiplier))
+        gram = self.operators[int(self.owner[row])].weighted_gram(f)
+        return gram - shift * xp.eye(gram.shape[0], dtype=gram.dtype, device=device(gram))
 
 
 def draw_instances(
@@ -208,6 +221,7 @@ def draw_instances(
     dimension: int,
     a: float,
     dtype: np.dtype[np.floating],
+    library: ArrayLibrary = NUMPY,
 ) -> PhaseRetrieval:
     """One instance per random stream: X, w* uniform on the sphere |w*|² = N, y = X w*.
 
@@ -221,21 +235,31 @@ def draw_instances(
         Parameter of the loss, > 0.
     dtype : float64 or float32
         Working precision; it rounds the instance and does not change it.
+    library : ArrayLibrary
+        Where to put it. Beside NumPy, all instances lie in one array.
     """
-    operators = tuple(
-        draw_dense(generator(stream, "sensing"), measurements, dimension, dtype)
+    drawn = (
+        draw_dense(generator(stream, "sensing"), measurements, dimension, dtype, library)
         for stream in streams
     )
-    signals = draw_starts(streams, "signal", dimension, dtype)
-    labels = np.concatenate(
-        [operator.apply(signals[k : k + 1]) for k, operator in enumerate(operators)]
-    )
+    operators: SensingMatrices
+    if library.is_numpy:
+        operators = SeparateMatrices(tuple(drawn))
+    else:
+        matrices = library.empty((len(streams), measurements, dimension), dtype)
+        for instance, operator in enumerate(drawn):
+            matrices[instance, :, :] = operator.matrix
+        operators = StackedMatrices(matrices)
+    signals = draw_starts(streams, "signal", dimension, dtype, library=library)
+    xp = library.namespace
+    labels = xp.concat([operators[k].apply(signals[k : k + 1, :]) for k in range(len(operators))])
+    squares = labels * labels
     return PhaseRetrieval(
         operators,
         signals,
-        labels_squared=labels**2,
-        weights=(1 / (a + labels**2)).astype(dtype),
-        row_norms=np.stack([operator.row_norms() for operator in operators]),
+        labels_squared=squares,
+        weights=1 / (float(a) + squares),
+        row_norms=xp.stack([operators[k].row_norms() for k in range(len(operators))]),
     )
 
 
@@ -245,6 +269,7 @@ def draw_starts(
     dimension: int,
     dtype: np.dtype[np.floating],
     replicas: int = 1,
+    library: ArrayLibrary = NUMPY,
 ) -> Array:
     """Points uniform on the sphere |w|² = N [streams × replicas, N], replicas fastest.
 
@@ -257,4 +282,4 @@ def draw_starts(
             for replica in range(replicas)
         ]
     )
-    return np.asarray(on_sphere(draws), dtype=dtype)
+    return library.array(on_sphere(draws).astype(dtype))

@@ -4,13 +4,18 @@ Dense diagonalisation where it is cheaper, otherwise Lanczos with full reorthogo
 trajectories at once: one product with every Hessian still iterated on is one pass over X.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from array_api_compat import device
 from numpy.typing import NDArray
 
-from pipeline.kernel.batch import Array, Rows
+from pipeline.kernel.arrays import Array, namespace, on_device_of, precision, take_rows, to_host
+from pipeline.kernel.batch import Rows
+
+Floats = NDArray[np.float64]
 
 _DENSE_DIMENSION = 128  # below it a dense diagonalisation costs less than a Lanczos run
 _DENSE_FRACTION = 0.5  # a Krylov space this large next to R^N means dense is cheaper after all
@@ -51,13 +56,15 @@ class LowestPairs:
     products: Rows
 
 
-def residual_bound(dtype: np.dtype[np.floating], spread: Array) -> Array:
+def residual_bound(eps: float, spread: Floats) -> Floats:
     """Largest residual |H v − λ v| of a pair, for matrices with λ_max − λ_min = `spread`.
+
+    `eps` is the precision of the products.
 
     2e-4, or what rounding leaves: an eigenvalue is then good to 2e-4 in the worst case, and to
     (2e-4)²/gap where λ₁ and λ₂ are apart, as they are at N below 10⁴.
     """
-    return np.asarray(np.maximum(2e-4, 50 * np.finfo(dtype).eps * spread))
+    return np.asarray(np.maximum(2e-4, 50 * eps * spread))
 
 
 def lowest_pairs(matrices: SymmetricBatch, start: Array, count: int = 2) -> LowestPairs:
@@ -70,10 +77,10 @@ def lowest_pairs(matrices: SymmetricBatch, start: Array, count: int = 2) -> Lowe
         Starting vectors of Lanczos, with a component on the pairs that are sought.
     count : int
     """
-    trajectories, n = start.shape
+    xp, (trajectories, n) = namespace(start), start.shape
     pairs = LowestPairs(
         values=np.empty((trajectories, count), dtype=np.float64),
-        vectors=np.empty((trajectories, count, n), dtype=start.dtype),
+        vectors=xp.empty((trajectories, count, n), dtype=start.dtype, device=device(start)),
         residuals=np.empty((trajectories, count), dtype=np.float64),
         products=np.zeros(trajectories, dtype=np.intp),
     )
@@ -83,9 +90,9 @@ def lowest_pairs(matrices: SymmetricBatch, start: Array, count: int = 2) -> Lowe
     for row in left:
         _diagonalise(matrices, int(row), pairs)
     for k in range(count):  # measured, not inferred from the recurrence
-        v = pairs.vectors[:, k]
-        defect = matrices.apply(v, everyone) - pairs.values[:, k, None].astype(v.dtype) * v
-        pairs.residuals[:, k] = np.sqrt(np.vecdot(defect, defect))
+        v = pairs.vectors[:, k, :]
+        defect = matrices.apply(v, everyone) - on_device_of(v, pairs.values[:, k, None]) * v
+        pairs.residuals[:, k] = to_host(xp.sqrt(xp.vecdot(defect, defect)))
     pairs.products[:] += count
     return pairs
 
@@ -93,14 +100,15 @@ def lowest_pairs(matrices: SymmetricBatch, start: Array, count: int = 2) -> Lowe
 def _diagonalise(matrices: SymmetricBatch, row: int, pairs: LowestPairs) -> None:
     # numpy's eigh releases the GIL; scipy's does not, and a worker's heartbeat would starve
     matrix = matrices.dense(row)
-    if not np.isfinite(matrix).all():  # LAPACK may or may not raise on it
-        pairs.values[row] = pairs.vectors[row] = np.nan
+    xp, count = namespace(matrix), pairs.values.shape[1]
+    if not bool(xp.all(xp.isfinite(matrix))):  # LAPACK may or may not raise on it
+        pairs.values[row] = np.nan
+        pairs.vectors[row, ...] = math.nan
         return
-    values, vectors = np.linalg.eigh(matrix)
-    count = pairs.values.shape[1]
-    pairs.values[row] = values[:count]
-    pairs.vectors[row] = vectors[:, :count].T
-    pairs.products[row] += len(values)
+    values, vectors = xp.linalg.eigh(matrix)
+    pairs.values[row] = to_host(values[:count])
+    pairs.vectors[row, ...] = xp.astype(vectors[:, :count].T, pairs.vectors.dtype)
+    pairs.products[row] += matrix.shape[0]
 
 
 def _lanczos(matrices: SymmetricBatch, start: Array, pairs: LowestPairs, most: int) -> Rows:
@@ -109,52 +117,54 @@ def _lanczos(matrices: SymmetricBatch, start: Array, pairs: LowestPairs, most: i
     Those not converged within `most` products, and those whose Krylov space ends: it is invariant,
     and need not hold the lowest pairs, nor both of a degenerate one.
     """
-    trajectories, n = start.shape
-    count = pairs.values.shape[1]
+    xp, (trajectories, n) = namespace(start), start.shape
+    count, eps = pairs.values.shape[1], precision(start)
     rows = np.arange(trajectories)
     unserved = rows[:0]
-    basis = np.zeros((trajectories, min(64, most), n), dtype=start.dtype)
-    basis[:, 0] = start / np.sqrt(np.vecdot(start, start))[:, None]
+    size = (trajectories, min(64, most), n)
+    basis = xp.zeros(size, dtype=start.dtype, device=device(start))
+    basis[:, 0, :] = start / xp.sqrt(xp.vecdot(start, start))[:, None]
     diagonal, off = np.zeros((2, trajectories, most))
     next_check = 4 * count + 12
     for k in range(most):
-        v = basis[:, k]
+        v = basis[:, k, :]
         u = matrices.apply(v, rows)
-        diagonal[:, k] = np.vecdot(v, u)
-        u -= diagonal[:, k, None].astype(u.dtype) * v
+        along = xp.vecdot(v, u)
+        u -= along[:, None] * v
         if k:
-            u -= off[:, k - 1, None].astype(u.dtype) * basis[:, k - 1]
-        known = basis[:, : k + 1]
-        u -= np.matvec(known.mT, np.matvec(known, u))  # what rounding brought back
-        off[:, k] = np.sqrt(np.vecdot(u, u))
+            u -= on_device_of(u, off[:, k - 1, None]) * basis[:, k - 1, :]
+        known = basis[:, : k + 1, :]
+        u -= (known.mT @ (known @ u[:, :, None]))[:, :, 0]  # what rounding brought back
+        diagonal[:, k], off[:, k] = to_host(along), to_host(xp.sqrt(xp.vecdot(u, u)))
         pairs.products[rows] += 1
-        size = np.max(np.abs(diagonal[:, : k + 1]) + off[:, : k + 1], axis=1)
-        ended = ~(off[:, k] > _BREAKDOWN * np.finfo(start.dtype).eps * size)  # also where NaN
+        spread = np.max(np.abs(diagonal[:, : k + 1]) + off[:, : k + 1], axis=1)
+        ended = ~(off[:, k] > _BREAKDOWN * eps * spread)  # also where NaN
         done = np.zeros_like(ended)
         if k + 1 in (next_check, most):
             next_check = int(np.ceil(_CHECK_GROWTH * (k + 1)))
-            ritz = _ritz(diagonal[:, : k + 1], off[:, : k + 1])
-            done = ~ended & _converged(ritz, off[:, k], count, start.dtype)
-            for row in np.flatnonzero(done):
-                pairs.values[rows[row]] = ritz[0][row, :count]
-                vectors = ritz[1][row, :, :count].T.astype(basis.dtype) @ basis[row, : k + 1]
-                pairs.vectors[rows[row]] = vectors / np.sqrt(np.vecdot(vectors, vectors))[:, None]
+            values, vectors = _ritz(diagonal[:, : k + 1], off[:, : k + 1])
+            done = ~ended & _converged(values, vectors, off[:, k], count, eps)
+            for row in np.flatnonzero(done).tolist():
+                pairs.values[rows[row]] = values[row, :count]
+                lowest = on_device_of(basis, vectors[row, :, :count].T) @ known[row, ...]
+                norms = xp.sqrt(xp.vecdot(lowest, lowest))
+                pairs.vectors[int(rows[row]), ...] = lowest / norms[:, None]
         if ended.any() or done.any():
             unserved = np.concatenate([unserved, rows[ended]])
             keep = ~(done | ended)
-            rows, basis, u = rows[keep], basis[keep], u[keep]
+            rows, basis, u = rows[keep], take_rows(basis, keep), take_rows(u, keep)
             diagonal, off = diagonal[keep], off[keep]
         if not len(rows):
             break
         if k + 1 < most:
             if k + 1 == basis.shape[1]:
                 more = min(basis.shape[1], most - basis.shape[1])
-                basis = np.concatenate([basis, np.zeros_like(basis[:, :more])], axis=1)
-            basis[:, k + 1] = u / off[:, k, None].astype(u.dtype)
+                basis = xp.concat([basis, xp.zeros_like(basis[:, :more, :])], axis=1)
+            basis[:, k + 1, :] = u / on_device_of(u, off[:, k, None])
     return np.concatenate([unserved, rows])
 
 
-def _ritz(diagonal: Array, off: Array) -> tuple[Array, Array]:
+def _ritz(diagonal: Floats, off: Floats) -> tuple[Floats, Floats]:
     """Eigenvalues [trajectories, k] and vectors [trajectories, k, k] of the tridiagonals."""
     k = diagonal.shape[1]
     tridiagonal = np.zeros((len(diagonal), k, k))
@@ -166,8 +176,7 @@ def _ritz(diagonal: Array, off: Array) -> tuple[Array, Array]:
 
 
 def _converged(
-    ritz: tuple[Array, Array], off: Array, count: int, dtype: np.dtype[np.floating]
-) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    values, vectors = ritz
+    values: Floats, vectors: Floats, off: Floats, count: int, eps: float
+) -> NDArray[np.bool_]:
     residual = np.abs(off[:, None] * vectors[:, -1, :count]).max(axis=-1)
-    return np.asarray(residual <= residual_bound(dtype, values[:, -1] - values[:, 0]))
+    return np.asarray(residual <= residual_bound(eps, values[:, -1] - values[:, 0]))
