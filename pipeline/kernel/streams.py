@@ -5,7 +5,13 @@ import numpy as np
 Stream = np.random.SeedSequence
 """The random stream of one instance; its labels are the entropy and the spawn key."""
 
-_PURPOSES = ("sensing", "signal", "start", "probe")  # append only: the position is the child's key
+_PURPOSES = (
+    "sensing",
+    "signal",
+    "start",
+    "probe",
+    "couplings",
+)  # append only: the position is the child's key
 
 
 def generator(stream: Stream, purpose: str, index: int = 0) -> np.random.Generator:
@@ -16,7 +22,8 @@ def generator(stream: Stream, purpose: str, index: int = 0) -> np.random.Generat
     stream : SeedSequence
         Stream of the instance.
     purpose : str
-        "sensing" (X), "signal" (w*), "start" (w(0)) or "probe" (start vectors of Lanczos).
+        "sensing" (X), "signal" (w*), "start" (w(0)), "probe" (start vectors of Lanczos) or
+        "couplings" (spiked model).
     index : int
         Counts independent draws of one purpose, such as replicas of w(0).
     """
