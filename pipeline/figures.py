@@ -2,13 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from matplotlib.figure import Figure
 
 from pipeline.figures_recovery import recovery_figure
+from pipeline.figures_start import has_random_starts, start_figure
 from pipeline.figures_style import save_figure
 from pipeline.figures_theory import theory_lines
+from pipeline.figures_trajectory import (
+    has_hessian_along,
+    has_trajectory,
+    hessian_figure,
+    overlap_figure,
+)
 from pipeline.results import Results
 
 __all__ = ["FIGURES", "DrawnFigure", "FigureKind", "draw_figures", "save_figure"]
@@ -27,12 +35,16 @@ class FigureKind:
     applies : callable
         Whether the store holds what the figure shows.
     draw : callable
+    whole : bool
+        Whether it shows all values of a constant of the model that is an axis; else there is one
+        for each.
     """
 
     name: str
     caption: str
     applies: Callable[[Results], bool]
     draw: Callable[[Results], Figure]
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,8 +56,9 @@ class DrawnFigure:
     figure: Figure
 
 
-def _has_ended_runs(results: Results) -> bool:
-    return bool((results.reduced["runs"] > 0).any())
+def _has_recoveries(results: Results) -> bool:
+    """Whether some run recovered; else the curves are all 0, drawn if nothing else is."""
+    return bool((results.reduced["recovered"] > 0).any()) or not has_random_starts(results)
 
 
 def _draw_recovery(results: Results) -> Figure:
@@ -57,8 +70,39 @@ FIGURES: Final = (
         "recovery",
         "Probability of recovery against the signal-to-noise ratio, with 95 % intervals and "
         "logistic fits, and the half-recovery point against log N. Dashed: theory for N → ∞.",
-        applies=_has_ended_runs,
+        applies=_has_recoveries,
         draw=_draw_recovery,
+    ),
+    FigureKind(
+        "hessian_at_start",
+        "The lowest eigenvalue of the Hessian at a random start, the alignment of its eigenvector "
+        "with the signal, and its distance from the second eigenvalue: means over seeds with 95 % "
+        "intervals. Lines: theory for N → ∞.",
+        applies=has_random_starts,
+        draw=start_figure,
+        whole=True,
+    ),
+    FigureKind(
+        "overlap_along_descent",
+        "The overlap with the signal against time: means over seeds, bands of 95 % intervals; a "
+        "run that has ended counts with its last overlap.",
+        applies=has_trajectory,
+        draw=overlap_figure,
+    ),
+    *(
+        FigureKind(
+            f"hessian_along_descent_{init}",
+            f"The two lowest eigenvalues of the Hessian along runs that start {start}, and the "
+            "alignment of the lowest with the signal: means over the runs under way, up to where "
+            "half of them have ended, bands of 95 % intervals.",
+            applies=partial(has_hessian_along, init=init),
+            draw=partial(hessian_figure, init=init),
+        )
+        for init, start in (
+            ("random", "at random"),
+            ("spectral", "at the lowest eigenvector of the Hessian"),
+            ("constrained", "at threshold states"),
+        )
     ),
 )
 
@@ -66,10 +110,11 @@ FIGURES: Final = (
 def draw_figures(results: Results) -> Iterator[DrawnFigure]:
     """The figures for which a store has what they show, in the order of the table.
 
-    One for each value of a constant of the model that is an axis, which its name ends with.
+    Of those that show one value of a constant of the model that is an axis, one for each, which
+    their names end with.
     """
     for kind in FIGURES:
-        for constants, part in results.split():
+        for constants, part in [({}, results)] if kind.whole else results.split():
             if kind.applies(part):
                 values = [f"{name}={value:g}" for name, value in constants.items()]
                 name = "-".join([kind.name, *values])

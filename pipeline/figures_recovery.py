@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 from scipy.special import expit
@@ -13,11 +12,13 @@ from scipy.special import expit
 from pipeline.figures_style import (
     INIT_STYLES,
     axis_labels,
+    figure_legend,
     figure_style,
     limits_with,
     lines_near,
     mark_horizontal,
     mark_vertical,
+    new_figure,
     set_title,
     side_by_side,
     size_colours,
@@ -53,9 +54,7 @@ def recovery_figure(reduced: xr.Dataset, *, theory: Mapping[str, float] | None =
     inits = [str(init) for init in reduced["init"].to_numpy()]
     rows = (len(inits) + 2) // 2
     with figure_style():
-        figure = Figure(figsize=(7.0, 0.35 + 2.65 * rows), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = list(figure.subplots(rows, 2, squeeze=False).flat)
+        figure, axes = new_figure(rows, 2, height=2.65)
         for spare in axes[len(inits) + 1 :]:
             spare.remove()
         limits = limits_with(reduced[control].to_numpy(), list(lines.values()))
@@ -69,18 +68,9 @@ def recovery_figure(reduced: xr.Dataset, *, theory: Mapping[str, float] | None =
         _draw_half_points(last, reduced, control)
         mark_horizontal(last, lines)
         set_title(last, len(inits), "half-recovery point")
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(
-            handles,
-            labels,
-            loc="outside upper center",
-            ncols=min(len(labels), 8),
-            frameon=False,
-            handletextpad=0.2,
-            columnspacing=1.5,
-            # where a point is not simply so many runs
-            title=f"{describe_runs(reduced)} a point" if "replicas" in reduced.coords else None,
-        )
+        # where a point is not simply so many runs
+        title = f"{describe_runs(reduced)} a point" if "replicas" in reduced.coords else None
+        figure_legend(figure, axes[0], title=title)
     return figure
 
 

@@ -3,17 +3,24 @@
 Object interface of matplotlib only: no pyplot, no state, no display.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import matplotlib as mpl
 import numpy as np
+import xarray as xr
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+Colour = tuple[float, float, float, float] | str
+Label = TypeVar("Label")
 
 _AXIS_LABELS: Final[Mapping[str, tuple[str, str]]] = {
     "alpha": (r"signal-to-noise ratio $\alpha = M/N$", r"half-recovery point $\alpha_{1/2}$"),
@@ -78,6 +85,72 @@ def save_figure(figure: Figure, stem: str | PathLike[str]) -> tuple[Path, Path]:
     return png, pdf
 
 
+def new_figure(
+    rows: int, columns: int, *, height: float, share: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure 7 inches wide with its panels, row by row; `height` of a row in inches.
+
+    Shared are all horizontal axes, and the vertical ones of each row.
+    """
+    figure = Figure(figsize=(7.0, 0.35 + height * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(
+        rows, columns, squeeze=False, sharex=share, sharey="row" if share else False
+    )
+    return figure, list(axes.flat)
+
+
+def figure_legend(figure: Figure, ax: Axes, **settings: Any) -> None:
+    """What is labelled in one panel, explained once above all of them."""
+    handles, labels = ax.get_legend_handles_labels()
+    _legend_above(figure, handles, labels, **settings)
+
+
+def line_legend(figure: Figure, entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """Labels and looks of lines, explained once above all panels."""
+    _legend_above(figure, [Line2D([], [], **look) for _, look in entries], [e[0] for e in entries])
+
+
+def _legend_above(
+    figure: Figure, handles: Sequence[Artist], labels: Sequence[str], **settings: Any
+) -> None:
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=min(len(labels), 8),
+        frameon=False,
+        handletextpad=0.4,
+        columnspacing=1.5,
+        **settings,
+    )
+
+
+def pick(labels: Sequence[Label], most: int) -> list[Label]:
+    """At most so many of the labels, evenly spread, with the first and the last."""
+    if len(labels) <= most:
+        return list(labels)
+    return [labels[int(k)] for k in np.linspace(0, len(labels) - 1, most).round()]
+
+
+def draw_points(ax: Axes, x: np.ndarray, means: xr.Dataset, name: str, **settings: Any) -> None:
+    """Means with their intervals, NAME_low to NAME_high, as points with bars."""
+    y, low, high = (means[f"{name}{end}"].to_numpy() for end in ("", "_low", "_high"))
+    ax.errorbar(
+        x,
+        y,
+        yerr=np.maximum(np.nan_to_num([y - low, high - y]), 0.0),
+        **{"fmt": "o", "markersize": 3.0, "elinewidth": 0.8, "zorder": 3, **settings},
+    )
+
+
+def draw_band(ax: Axes, x: np.ndarray, means: xr.Dataset, name: str, **settings: Any) -> None:
+    """Means with their intervals, NAME_low to NAME_high, as a line in a band."""
+    y, low, high = (means[f"{name}{end}"].to_numpy() for end in ("", "_low", "_high"))
+    (line,) = ax.plot(x, y, **{"linewidth": 1.1, "zorder": 3, **settings})
+    ax.fill_between(x, low, high, color=line.get_color(), alpha=0.18, linewidth=0, zorder=2)
+
+
 def axis_labels(control: str) -> tuple[str, str]:
     """Names of the control parameter and of its half-recovery point."""
     return _AXIS_LABELS.get(control, (control, f"half-recovery point of {control}"))
@@ -98,7 +171,7 @@ def spaced_sizes(sizes: np.ndarray, gap: float) -> list[float]:
     return kept
 
 
-def size_colours(sizes: np.ndarray) -> list[tuple[float, float, float, float]]:
+def size_colours(sizes: np.ndarray) -> list[Colour]:
     """Viridis from light to dark in log N, without its ends that vanish on paper."""
     logs = np.log(sizes.astype(float))
     position = (logs - logs.min()) / np.ptp(logs) if len(sizes) > 1 else np.array([0.5])
@@ -152,9 +225,9 @@ def mark_horizontal(ax: Axes, lines: Mapping[str, float]) -> None:
         )
 
 
-def set_title(ax: Axes, index: int, text: str) -> None:
-    """Letter and name of a panel, above it with room for labels of lines."""
-    ax.set_title(f"({'abcdefghij'[index]}) {text}", loc="left", pad=17)
+def set_title(ax: Axes, index: int, text: str = "", *, pad: float = 17) -> None:
+    """Letter and name of a panel, `pad` points above it: room for labels of lines."""
+    ax.set_title(f"({'abcdefghijkl'[index]}) {text}", loc="left", pad=pad)
 
 
 def _alignments(limits: tuple[float, float], lines: Mapping[str, float]) -> list[str]:

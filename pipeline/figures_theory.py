@@ -1,9 +1,14 @@
 """Predictions in the form in which figures mark them."""
 
 from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
 
 from pipeline.results import Results
 from pipeline.theory.bbp import bbp_at_initialisation
+from pipeline.theory.bulk import find_edge, find_outlier
+from pipeline.theory.laws import Array, gaussian_law
 from pipeline.theory.threshold_states import ThresholdStateError, bbp_at_threshold
 
 
@@ -33,3 +38,37 @@ def phase_retrieval_thresholds(a: float) -> dict[str, float]:
     with suppress(ThresholdStateError):
         thresholds[r"$\alpha_\mathrm{BBP}^\mathrm{TS}$"] = bbp_at_threshold(a)
     return thresholds
+
+
+@dataclass(frozen=True)
+class StartSpectrum:
+    """The Hessian of phase retrieval at a random w(0) for N → ∞, each field but one [alpha].
+
+    Parameters
+    ----------
+    edge, outlier : float array
+        Left edge of the bulk and the eigenvalue below it; NaN where there is none.
+    gap : float array
+        edge − outlier; 0 where there is no outlier.
+    overlap2 : float array
+        (v₁·w*)²/N of the outlier; 0 where there is none.
+    threshold : float
+        α above which there is an outlier.
+    """
+
+    edge: Array
+    outlier: Array
+    gap: Array
+    overlap2: Array
+    threshold: float
+
+
+def spectrum_at_start(a: float, alpha: Array) -> StartSpectrum:
+    """`StartSpectrum` of the loss ℓ_a at each α."""
+    law = gaussian_law(a)
+    edge = find_edge(law, alpha)
+    outlier = find_outlier(law, alpha, edge)
+    gap = np.nan_to_num(edge.eigenvalue - outlier.eigenvalue)
+    return StartSpectrum(
+        edge.eigenvalue, outlier.eigenvalue, gap, outlier.overlap2, bbp_at_initialisation(a)
+    )

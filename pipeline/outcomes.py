@@ -43,7 +43,7 @@ def control_name(dataset: xr.Dataset) -> str:
     ReductionError
         If not exactly one axis is left beside those of a cube and of the reductions.
     """
-    known = {*CONSTANTS, "N", "seed", "init", "replica", "horizon", "pair", "law", "term"}
+    known = {*CONSTANTS, "N", "seed", "init", "replica", "time", "horizon", "pair", "law", "term"}
     found = [str(dim) for dim in dataset.dims if dim not in known]
     if len(found) != 1 or not {"N", "init"} <= set(dataset.dims):
         raise ReductionError(

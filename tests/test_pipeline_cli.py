@@ -195,6 +195,8 @@ def test_status_reduce_plot_and_retry(
     assert "probability" in json.loads(capsys.readouterr().out)["data_vars"]
     assert hesscape(monkeypatch, "plot", "tiny.zarr", "--out", "pictures") == 0
     assert sorted(path.name for path in (folder / "pictures").iterdir()) == [
+        "hessian_at_start.pdf",
+        "hessian_at_start.png",
         "recovery.pdf",
         "recovery.png",
     ]

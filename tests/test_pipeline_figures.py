@@ -1,6 +1,6 @@
 """Figures of reduced datasets: what they contain, that nothing overlaps, that files are right."""
 
-from itertools import combinations
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
@@ -9,7 +9,6 @@ import pytest
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from scipy.special import expit
 
 from pipeline.figures_recovery import recovery_figure
@@ -21,6 +20,7 @@ from pipeline.theory.threshold_states import ThresholdStateError
 from store.schema import Status
 
 ALPHA = np.array([1.5, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0, 5.0, 6.0])
+TextCheck = Callable[[Figure], list[tuple[str, str]]]
 INITS = ("random", "spectral", "constrained")
 
 
@@ -58,22 +58,6 @@ def make_reduced(
 
 def texts_of(ax: Axes) -> list[str]:
     return [text.get_text() for text in ax.texts if text.get_text()]
-
-
-def overlapping_texts(figure: Figure) -> list[tuple[str, str]]:
-    """Pairs of texts of a figure that lie on each other."""
-    figure.canvas.draw()
-    shown = [
-        text
-        for text in figure.findobj(Text)
-        if isinstance(text, Text) and text.get_visible() and text.get_text().strip()
-    ]
-    boxes = [(text.get_text(), text.get_window_extent()) for text in shown]
-    low, high = figure.bbox.p0, figure.bbox.p1
-    inside = [(text, box) for text, box in boxes if (box.p1 > low).all() and (box.p0 < high).all()]
-    return [
-        (one, other) for (one, a), (other, b) in combinations(inside, 2) if a.padded(-1).overlaps(b)
-    ]
 
 
 def test_thresholds_are_those_of_theory() -> None:
@@ -158,7 +142,10 @@ def test_colours_run_from_light_to_dark_and_differ_between_inits() -> None:
     ],
 )
 def test_no_text_lies_on_another(
-    sizes: tuple[int, ...], inits: tuple[str, ...], theory: dict[str, float]
+    sizes: tuple[int, ...],
+    inits: tuple[str, ...],
+    theory: dict[str, float],
+    overlapping_texts: TextCheck,
 ) -> None:
     figure = recovery_figure(make_reduced(sizes, inits), theory=theory)
     assert overlapping_texts(figure) == []
@@ -177,7 +164,7 @@ def test_an_arrow_shows_a_half_point_beyond_the_grid(shift: float, sign: float) 
         assert low < arrow.xy[1] < high
 
 
-def test_seeds_and_replicas_are_said() -> None:
+def test_seeds_and_replicas_are_said(overlapping_texts: TextCheck) -> None:
     figure = recovery_figure(make_reduced(replicas=4))
     (legend,) = figure.legends
     assert legend.get_title().get_text() == "40 seeds × 4 replicas a point"

@@ -50,9 +50,20 @@ def test_only_a_store_has_results(tmp_path: Path) -> None:
         read_results(tmp_path)
 
 
+def test_recovery_is_drawn_where_something_recovered(store: Path) -> None:
+    results = read_results(store)
+    assert "recovery" not in [one.name for one in draw_figures(results)]
+    results.reduced["recovered"][0, 0, 0] = 1
+    assert "recovery" in [one.name for one in draw_figures(results)]
+
+
 def test_figures_of_a_store_are_those_whose_condition_holds(store: Path) -> None:
     results = read_results(store)
     drawn = list(draw_figures(results))
     assert [one.name for one in drawn] == [kind.name for kind in FIGURES if kind.applies(results)]
-    assert "recovery" in [one.name for one in drawn]
+    assert [one.name for one in drawn] == [
+        "hessian_at_start",
+        "overlap_along_descent",
+        *(f"hessian_along_descent_{init}" for init in ("random", "spectral", "constrained")),
+    ]
     assert all(one.figure.axes and one.caption.endswith(".") for one in drawn)

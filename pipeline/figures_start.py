@@ -1,0 +1,91 @@
+"""The Hessian at a random start against the control parameter, beside what theory says of it."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.averages import average_seeds
+from pipeline.figures_style import (
+    THEORY_COLOUR,
+    axis_labels,
+    draw_points,
+    figure_legend,
+    figure_style,
+    mark_vertical,
+    new_figure,
+    pick,
+    set_title,
+    size_colours,
+)
+from pipeline.figures_theory import spectrum_at_start
+from pipeline.reductions import control_name
+from pipeline.results import Results
+
+_MOST_ROWS = 3
+_PANELS = {
+    "lambda1_start": ("at a random start", r"lowest eigenvalue $\lambda_1$"),
+    "alignment_start": ("towards the signal", r"alignment $(v_1 \cdot w^*)^2 / N$"),
+    "gap": ("out of the bulk", r"gap $\lambda_2 - \lambda_1$"),
+}
+
+
+def has_random_starts(results: Results) -> bool:
+    """Whether the store has the Hessian at random starts."""
+    starts = results.cube["init"].to_numpy().tolist()
+    return "random" in starts and bool((results.reduced["runs"].sel(init="random") > 0).any())
+
+
+def start_figure(results: Results) -> Figure:
+    """λ₁ of the Hessian at a random w(0), its alignment, and how far λ₂ lies above it.
+
+    Means over seeds with 95 % intervals for each N. For phase retrieval with edge, outlier and
+    overlap² of theory, and a row for each loss parameter, at most three of them.
+    """
+    wanted = ["lambda1_start", "lambda2_start", "alignment_start"]
+    cube = results.finished(results.cube[wanted]).sel(init=["random"])
+    control = control_name(cube)
+    cube = cube.load().squeeze("init", drop=True)
+    cube = cube.assign(gap=cube["lambda2_start"] - cube["lambda1_start"])
+    several = "a" in cube.dims
+    values = pick(cube["a"].to_numpy().tolist(), _MOST_ROWS) if several else [results.a]
+    with figure_style():
+        figure, axes = new_figure(len(values), 3, height=2.2)
+        for row, a in enumerate(values):
+            panels = axes[3 * row : 3 * row + 3]
+            part = cube.sel(a=a) if several else cube
+            if results.model == "phase_retrieval" and a is not None:
+                _draw_theory(panels, part[control].to_numpy(), a)
+            _draw_means(panels, part, control)
+            for k, (ax, (title, label)) in enumerate(zip(panels, _PANELS.values(), strict=True)):
+                ax.set_xlabel(axis_labels(control)[0])
+                ax.set_ylabel(label)
+                set_title(ax, 3 * row + k, f"$a = {a:g}$" if several and not k else title)
+                if k:
+                    ax.set_ylim(bottom=0)
+        figure_legend(figure, axes[0])
+    return figure
+
+
+def _draw_theory(axes: list[Axes], x: np.ndarray, a: float) -> None:
+    """Lines for N → ∞."""
+    dense = np.linspace(x.min(), x.max(), 400)
+    theory = spectrum_at_start(a, dense)
+    grey: Any = {"color": THEORY_COLOUR, "linewidth": 1.0, "zorder": 1}
+    axes[0].plot(dense, theory.outlier, **grey, label=r"outlier, $N \to \infty$")
+    axes[0].plot(dense, theory.edge, linestyle=":", **grey, label=r"edge, $N \to \infty$")
+    axes[1].plot(dense, theory.overlap2, **grey)
+    axes[2].plot(dense, theory.gap, **grey)
+    if x.min() < theory.threshold < x.max():
+        for ax in axes:
+            mark_vertical(ax, {r"$\alpha_\mathrm{BBP}^\mathrm{init}$": theory.threshold})
+
+
+def _draw_means(axes: list[Axes], cube: xr.Dataset, control: str) -> None:
+    means = average_seeds(cube)
+    x, sizes = cube[control].to_numpy(), cube["N"].to_numpy()
+    for N, colour in zip(sizes, size_colours(sizes), strict=True):
+        for ax, name in zip(axes, _PANELS, strict=True):
+            draw_points(ax, x, means.sel(N=N), name, color=colour, label=f"$N = {N}$")
