@@ -63,8 +63,8 @@ def start_figure(results: Results) -> Figure:
                 ax.set_xlabel(axis_labels(control)[0])
                 ax.set_ylabel(label)
                 set_title(ax, 3 * row + k, f"$a = {a:g}$" if several and not k else title)
-                if k:
-                    ax.set_ylim(bottom=0)
+            panels[1].set_ylim(0, min(1.0, panels[1].get_ylim()[1]))
+            panels[2].set_ylim(bottom=0)
         figure_legend(figure, axes[0])
     return figure
 

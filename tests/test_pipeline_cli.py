@@ -104,6 +104,7 @@ def test_a_list_of_a_is_an_axis_with_tables_and_figures(
     for text in ("20 done before, 20 to do", "random, a = 0.1: probability", "constrained, a = 1:"):
         assert text in printed
     assert {file.name for file in (folder / "tiny-figures").glob("*.png")} == {
+        "hessian_at_start.png",
         "recovery-a=0.1.png",
         "recovery-a=1.png",
     }

@@ -66,6 +66,16 @@ def test_theory_is_drawn_where_there_is_one() -> None:
     assert not any(ax.texts for ax in other.axes)
 
 
+def test_a_row_for_each_of_three_parameters_at_most() -> None:
+    one = make_results()
+    wide = one.cube.expand_dims(a=[0.01, 0.1, 1.0, 10.0])
+    several = Results(wide, reduce_cube(wide), {"model": "phase_retrieval"})
+    assert has_random_starts(several)
+    figure = start_figure(several)
+    titles = [ax.get_title(loc="left") for ax in figure.axes[::3]]
+    assert titles == ["(a) $a = 0.01$", "(d) $a = 1$", "(g) $a = 10$"]
+
+
 def test_no_text_lies_on_another(
     overlapping_texts: Callable[[Figure], list[tuple[str, str]]],
 ) -> None:
