@@ -1,11 +1,14 @@
 """`hesscape theory MODEL`: each model with the options that its predictions need."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from pipeline.cli_json import JsonOption, print_json
+from pipeline.figures_spiked_theory import spiked_figures
+from pipeline.figures_style import save_figure
 from pipeline.tables import dynamics_table, prediction_table, spiked_table
 from pipeline.theory.predictions import predict_phase_retrieval
 from pipeline.theory.spiked_model import make_spiked_model
@@ -55,6 +58,9 @@ def spiked_matrix_tensor(  # noqa: PLR0913  one for each option
         bool,
         typer.Option("--descent", help="Of --dynamics: gradient descent with --step, exactly."),
     ] = False,
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder for figures: phase diagram, complexity and more.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Lines, signal states, complexity and dynamics of the spiked matrix-tensor model."""
@@ -67,6 +73,10 @@ def spiked_matrix_tensor(  # noqa: PLR0913  one for each option
             row["dynamics"] = predict_spiked_dynamics(
                 model, overlap, duration=duration, step=step, descent=descent
             )
+    drawn: list[Path] = []
+    if figures is not None:
+        for name, figure in spiked_figures(delta_p, snr or [], p):
+            drawn += save_figure(figure, figures / name)
     if as_json:
         print_json(record)
         return
@@ -74,3 +84,5 @@ def spiked_matrix_tensor(  # noqa: PLR0913  one for each option
     console.print(spiked_table(record))
     for row in record["rows"] if dynamics else []:
         console.print(dynamics_table(row, most_rows=_ROWS))
+    for file in drawn:
+        console.print(f"figure: {file}", soft_wrap=True)

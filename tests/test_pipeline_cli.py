@@ -225,7 +225,7 @@ def test_theory_as_json_and_as_a_table(
 
 
 def test_theory_of_the_spiked_model_as_json_and_as_tables(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wanted = ("theory", "spiked_matrix_tensor", "--delta-p", "1", "--snr", "1.5", "--snr", "2")
     assert hesscape(monkeypatch, *wanted, "--json") == 0
@@ -237,11 +237,13 @@ def test_theory_of_the_spiked_model_as_json_and_as_tables(
     assert hesscape(monkeypatch, *along, "--descent", "--json") == 0
     dynamics = json.loads(capsys.readouterr().out)["rows"][0]["dynamics"]
     assert (dynamics["m"][0], dynamics["time"][-1]) == pytest.approx((0.2, 2.0))
-    assert hesscape(monkeypatch, *along) == 0
+    assert hesscape(monkeypatch, *along, "--figures", str(tmp_path)) == 0
     printed = capsys.readouterr().out
+    assert {file.stem for file in tmp_path.glob("*.png")} >= {"phase_diagram", "complexity"}
     for text in ("2.4628", "0.78267", "Σ equator", "gradient flow at 1/Δ₂ = 1.5", "outlier"):
         assert text in printed
-    assert max(map(len, printed.splitlines())) <= 100
+    lines = [line for line in printed.splitlines() if not line.startswith("figure")]
+    assert max(map(len, lines)) <= 100
 
 
 @pytest.mark.parametrize(
