@@ -7,6 +7,7 @@ from typing import Final
 
 from matplotlib.figure import Figure
 
+from pipeline.figures_phase_diagram import has_loss_axis, phase_diagram
 from pipeline.figures_recovery import recovery_figure
 from pipeline.figures_start import has_random_starts, start_figure
 from pipeline.figures_style import save_figure
@@ -72,6 +73,14 @@ FIGURES: Final = (
         "logistic fits, and the half-recovery point against log N. Dashed: theory for N → ∞.",
         applies=_has_recoveries,
         draw=_draw_recovery,
+    ),
+    FigureKind(
+        "phase_diagram",
+        "Probability of recovery over the signal-to-noise ratio and the constant of the loss, of "
+        "the largest size, with the half-recovery points. Lines: the BBP thresholds of theory.",
+        applies=has_loss_axis,
+        draw=phase_diagram,
+        whole=True,
     ),
     FigureKind(
         "hessian_at_start",

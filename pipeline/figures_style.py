@@ -151,6 +151,12 @@ def draw_band(ax: Axes, x: np.ndarray, means: xr.Dataset, name: str, **settings:
     ax.fill_between(x, low, high, color=line.get_color(), alpha=0.18, linewidth=0, zorder=2)
 
 
+def name_value(control: str, value: float) -> str:
+    """A value of the control parameter as a title or a legend gives it."""
+    symbol = {"alpha": r"\alpha", "snr": r"1/\Delta_2"}.get(control, rf"\mathrm{{{control}}}")
+    return f"${symbol} = {value:g}$"
+
+
 def axis_labels(control: str) -> tuple[str, str]:
     """Names of the control parameter and of its half-recovery point."""
     return _AXIS_LABELS.get(control, (control, f"half-recovery point of {control}"))
@@ -176,6 +182,12 @@ def size_colours(sizes: np.ndarray) -> list[Colour]:
     logs = np.log(sizes.astype(float))
     position = (logs - logs.min()) / np.ptp(logs) if len(sizes) > 1 else np.array([0.5])
     return [tuple(rgba) for rgba in mpl.colormaps["viridis"](0.78 - 0.73 * position)]
+
+
+def value_colours(values: np.ndarray) -> list[Colour]:
+    """Plasma from dark to light along values other than N, without its light end."""
+    position = (values - values.min()) / (np.ptp(values) or 1.0)
+    return [tuple(rgba) for rgba in mpl.colormaps["plasma"](0.8 * position)]
 
 
 def lines_near(values: np.ndarray, lines: Mapping[str, float]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from pipeline.figures_style import (
     draw_band,
     figure_style,
     line_legend,
+    name_value,
     new_figure,
     pick,
     set_title,
@@ -24,7 +25,6 @@ from pipeline.results import Results
 _TIME: Final = "time $t$ (units of the flow)"
 _MOST_PANELS: Final = 4
 _LINES: Final = ("-", "--", ":", "-.")
-_SYMBOLS: Final = {"alpha": r"\alpha", "snr": r"1/\Delta_2"}
 # means over runs under way say little where few are left
 _FEWEST_UNDER_WAY: Final = 0.5
 
@@ -142,4 +142,4 @@ def _size_entries(sizes: np.ndarray) -> list[tuple[str, dict[str, Any]]]:
 
 def _set_heading(ax: Axes, index: int, control: str, value: float) -> None:
     ax.set_xscale("log")
-    set_title(ax, index, f"${_SYMBOLS.get(control, control)} = {value:g}$", pad=4)
+    set_title(ax, index, name_value(control, value), pad=4)
