@@ -11,6 +11,7 @@ from pipeline.kernel.flow import DescentResult, Flow, Outcome
 from pipeline.kernel.inits import (
     INITS,
     constrained_starts,
+    overlap_starts,
     random_starts,
     spectral_starts,
 )
@@ -39,6 +40,22 @@ def test_random_start_is_the_draw_itself():
     starts = random_starts(w0)
     np.testing.assert_array_equal(starts.w, w0)
     np.testing.assert_array_equal(starts.gradients, 0)
+    np.testing.assert_array_equal(starts.outcome, Outcome.RUNNING)
+
+
+@pytest.mark.parametrize("dtype", [FLOAT64, FLOAT32])
+@pytest.mark.parametrize("overlap", [0.0, 0.3, -1.0])
+def test_overlap_start_has_its_overlap_in_the_plane_of_the_draw(overlap, dtype):
+    landscape, w0, _, owner = retrieval(dtype=dtype)
+    signals = landscape.signals[owner]
+    starts = overlap_starts(w0, signals, overlap)
+    assert starts.w.dtype == dtype
+    np.testing.assert_allclose(np.vecdot(starts.w, starts.w), 40, rtol=1e-5)
+    np.testing.assert_allclose(landscape.overlap(starts.w, owner), overlap, atol=1e-6)
+    for row in owner:
+        assert np.linalg.matrix_rank([starts.w[row], w0[row], signals[row]], tol=1e-3) <= 2
+        across = w0[row] - (w0[row] @ signals[row]) / 40 * signals[row]
+        assert (starts.w[row] - overlap * signals[row]) @ across >= -1e-3
     np.testing.assert_array_equal(starts.outcome, Outcome.RUNNING)
 
 

@@ -6,15 +6,17 @@ from scipy.stats import ks_2samp
 
 from pipeline.kernel.descent import GradientDescent
 from pipeline.kernel.flow import Flow
+from pipeline.kernel.gain import signal_gain
+from pipeline.kernel.observables import hessian_snapshot
 from pipeline.kernel.phase_retrieval import draw_starts
 from pipeline.kernel.spiked_conditional import (
     ConditionalSpikedTensor,
     DirectionsExhaustedError,
     draw_conditional,
 )
-from pipeline.kernel.spiked_spectrum import spectrum_in_law
 from pipeline.kernel.spiked_tensor import draw_spiked
 from pipeline.theory.spiked_descent import descend
+from pipeline.theory.spiked_flow import follow_flow_from_equator
 from pipeline.theory.spiked_landscape import hessian_edges, hessian_outlier
 from pipeline.theory.spiked_model import SpikedModel, make_spiked_model
 
@@ -169,21 +171,23 @@ def test_edge_and_outlier_on_the_equator_are_those_of_the_theory() -> None:
     path = descent.run(start_at(landscape, 3, 0.0), np.arange(3), (0.0, 1.0, 3.0)).path
     exact = descend(model, 0.0, duration=3.0, step=0.1)
     for k, at in enumerate((0, 10, 30)):
-        found = spectrum_in_law(landscape, path[:, k], np.arange(3))
+        found = hessian_snapshot(landscape, path[:, k], np.arange(3), path[:, k])
         outlier, overlap2 = hessian_outlier(model, exact.multiplier[at], 0.0)
-        assert found.edge == pytest.approx(
-            float(hessian_edges(model, exact.multiplier[at])[0]), abs=2e-3
-        )
-        assert found.outlier == pytest.approx(float(outlier), abs=5e-3)
+        edge, _ = hessian_edges(model, exact.multiplier[at])
+        assert found.lambda1 == pytest.approx(float(outlier), abs=5e-3)
+        assert found.lambda2 == pytest.approx(float(edge), abs=2e-3)
         assert found.alignment == pytest.approx(float(overlap2), abs=5e-3)
 
 
-def test_no_outlier_below_the_line() -> None:
+def test_below_the_line_the_lowest_eigenvalue_is_the_edge() -> None:
     model = make_spiked_model(1.5, 1.0)
     landscape = draw_conditional(streams(2), model=model, dimension=10**6, width=20)
-    found = spectrum_in_law(landscape, start_at(landscape, 2, 0.0), np.arange(2))
-    assert np.isnan(found.outlier).all()
+    w = start_at(landscape, 2, 0.0)
+    found = hessian_snapshot(landscape, w, np.arange(2), w)
+    assert found.lambda1 == pytest.approx(-2 * model.sigma, abs=0.01)
+    assert (found.lambda1 == found.lambda2).all()
     assert (found.alignment == 0).all()
+    assert found.residual == pytest.approx(model.sigma * 1e-4)
 
 
 def test_the_spectrum_in_law_is_that_of_hessians_drawn_from_it() -> None:
@@ -192,10 +196,9 @@ def test_the_spectrum_in_law_is_that_of_hessians_drawn_from_it() -> None:
     landscape = draw_conditional(streams(1), model=model, dimension=10**10, width=width)
     owner = np.zeros(1, dtype=np.intp)
     path = GradientDescent(landscape, 1.0, 0.1).run(start_at(landscape, 1, 0.1), owner, (1.0,)).path
-    found = spectrum_in_law(landscape, path[:, 0], owner)
-    gradient, _ = landscape.gradient(path[:, 0], owner)
-    mu = -float(np.vecdot(path[0, 0], gradient[0])) / width
-    known, noise = landscape.known_hessian(path[0, 0] / np.sqrt(width), 0)
+    found = hessian_snapshot(landscape, path[:, 0], owner, path[:, 0])
+    hessian = landscape.hessian(path[:, 0], owner)
+    mu, known, noise = -float(hessian.multiplier[0]), hessian.known[0], hessian.noise[0]
     d, rng = len(known), np.random.default_rng(9)
     values, vectors = np.linalg.eigh(noise)
     root = vectors * np.sqrt(np.maximum(values, 0))
@@ -205,10 +208,21 @@ def test_the_spectrum_in_law_is_that_of_hessians_drawn_from_it() -> None:
     matrix[:d, d:] = root @ rng.normal(size=(d, n - d)) / np.sqrt(n)
     matrix[d:, :d] = matrix[:d, d:].T
     values, vectors = np.linalg.eigh(matrix + mu * np.eye(n))
-    assert values[0] == pytest.approx(found.outlier[0], abs=0.05)
+    assert values[:2] == pytest.approx([found.lambda1[0], found.lambda2[0]], abs=0.06)
     assert vectors[0, 0] ** 2 == pytest.approx(found.alignment[0], abs=0.06)
-    naive, _ = hessian_outlier(model, mu, path[0, 0, 0] / np.sqrt(width))
-    assert found.outlier[0] < float(naive) - 0.03
+    # deeper than if the noise did not know of the descent
+    independent, _ = hessian_outlier(model, mu, path[0, 0, 0] / np.sqrt(width))
+    assert found.lambda1[0] < float(independent) - 0.03
+
+
+def test_the_gain_of_a_small_overlap_is_that_of_the_closed_equations() -> None:
+    model, width = make_spiked_model(2.2, 1.0), 150
+    landscape = draw_conditional(streams(2), model=model, dimension=10**8, width=width)
+    start, times = start_at(landscape, 2, 0.0), (1.0, 3.0)
+    gain = signal_gain(landscape, start, np.arange(2), times=times, tolerance=1e-3)
+    exact = follow_flow_from_equator(model, duration=3.0, step=0.1)
+    for row in gain:
+        assert row == pytest.approx(exact.overlap[[10, 30]], rel=0.01)
 
 
 @pytest.mark.slow

@@ -156,6 +156,18 @@ def test_flow_and_descent_reach_the_signal_state(form: Literal["isotropic", "str
         assert np.abs(gradient).max() < 1e-2
 
 
+def test_a_run_ends_at_the_overlap_that_counts_as_recovery() -> None:
+    landscape = draw(SpikedModel(6.0, 1.0, 4), 40, 2)
+    w, owner = points(40, 2), np.arange(2)
+    for kind, step in ((Flow, 1e-3), (GradientDescent, 0.02)):
+        whole = kind(landscape, 12.0, step).run(w, owner)
+        until = kind(landscape, 12.0, step, recovered_overlap=0.6).run(w, owner)
+        assert np.isinf(whole.hit_time).all()
+        assert (until.time < whole.time).all()
+        start = kind(landscape, float(until.hit_time[0]), step).run(w[:1], owner[:1])
+        assert np.abs(landscape.overlap(start.w, owner[:1])) == pytest.approx(0.6, abs=0.02)
+
+
 def test_the_gain_of_a_small_overlap_is_that_of_the_linearised_flow() -> None:
     model, n = SpikedModel(2.5, 1.0), 20
     landscape = draw(model, n)

@@ -29,17 +29,20 @@ class GradientDescent:
         η.
     on_equator : bool
         Project each step orthogonally to w*, so that m = 0 stays; nothing is then recovered.
+    recovered_overlap : float
+        |m| at which a run has recovered and ends.
     """
 
     landscape: Landscape
     duration: float
     learning_rate: float
     on_equator: bool = False
+    recovered_overlap: float = RECOVERED_OVERLAP
 
     def run(self, w: Array, owner: Rows, times: tuple[float, ...] = ()) -> DescentResult:
-        """Descend from `w` [trajectories, N] until |m| ≥ 0.99 or t = T.
+        """Descend from `w` [trajectories, N] until it recovers or t = T.
 
-        The hitting time is that of the first step after which |m| ≥ 0.99. Of the requested `times`
+        The hitting time is that of the first step after which it has. Of the requested `times`
         w is kept after the nearest step.
         """
         xp, (count, n) = namespace(w), w.shape
@@ -64,7 +67,7 @@ class GradientDescent:
         point = self._project(w, signal)
         for step in range(self._steps() + 1):
             overlap = to_host(xp.vecdot(point, signal)) / n
-            hit = np.abs(overlap) >= RECOVERED_OVERLAP
+            hit = np.abs(overlap) >= self.recovered_overlap
             failed = ~np.isfinite(overlap)
             put_rows(result.w, place, point)
             result.time[place] = step * self.learning_rate

@@ -17,7 +17,7 @@ from pipeline.kernel.batch import Rows, off_signal, on_sphere
 from pipeline.kernel.integrator import Floats, Mask, Outcome, Step, integrate
 
 RECOVERED_OVERLAP = 0.99
-"""|m| from which a run counts as recovered (spec, section 2)."""
+"""|m| from which a run of phase retrieval counts as recovered (spec, section 2)."""
 
 
 class Landscape(Protocol):
@@ -50,7 +50,7 @@ class DescentResult:
     time : float array [trajectories]
         Time of the end.
     hit_time : float array [trajectories]
-        First time with |m| ≥ 0.99, inf if none.
+        First time at which it had recovered, inf if none.
     gradients : int array [trajectories]
         Gradients computed.
     path : float array [trajectories, times, N]
@@ -81,15 +81,18 @@ class Flow:
         Bound on the r.m.s. over the N components of the local error of w in a step.
     on_equator : bool
         Project the flow orthogonally to w*, so that m = 0 stays; nothing is then recovered.
+    recovered_overlap : float
+        |m| at which a run has recovered and ends.
     """
 
     landscape: Landscape
     duration: float
     tolerance: float
     on_equator: bool = False
+    recovered_overlap: float = RECOVERED_OVERLAP
 
     def run(self, w: Array, owner: Rows, times: tuple[float, ...] = ()) -> DescentResult:
-        """Follow the flow from `w` [trajectories, N] until |m| ≥ 0.99 or t = T.
+        """Follow the flow from `w` [trajectories, N] until it recovers or t = T.
 
         Parameters
         ----------
@@ -196,7 +199,8 @@ class _SphereFlow:
         """Find which steps end at |m| ≥ 0.99, and when within the step that was."""
         signal = take_rows(self.flow.landscape.signals, self.owner[step.place])
         m1 = self._overlap(step.y1, signal)
-        hit = np.abs(m1) >= RECOVERED_OVERLAP
+        level = self.flow.recovered_overlap
+        hit = np.abs(m1) >= level
         rows = np.flatnonzero(hit)
         if len(rows):
             parts = (step.y0, step.f0, step.y1, step.f1)
@@ -204,7 +208,7 @@ class _SphereFlow:
             m0, d0, m1, d1 = (self._overlap(take_rows(x, rows), signal) for x in parts)
             h = step.h[rows]
             hermites = np.sign(m1) * np.stack([m0, h * d0, m1, h * d1])
-            crossings = [_first_crossing(hermite) for hermite in hermites.T]
+            crossings = [_first_crossing(hermite, level) for hermite in hermites.T]
             self.hit_time[step.place[rows]] = step.t[rows] + h * np.array(crossings)
         self.recorder.record(step, np.minimum(step.end, self.hit_time[step.place]))
         return np.asarray(hit)
@@ -214,12 +218,12 @@ class _SphereFlow:
         return to_host(along).astype(np.float64)
 
 
-def _first_crossing(hermite: Floats) -> float:
-    """First θ in [0, 1] at which the cubic through (m0, m0', m1, m1') reaches 0.99."""
+def _first_crossing(hermite: Floats, level: float) -> float:
+    """First θ in [0, 1] at which the cubic through (m0, m0', m1, m1') reaches `level`."""
     m0, d0, m1, d1 = hermite
-    if m0 >= RECOVERED_OVERLAP:
+    if m0 >= level:
         return 0.0
-    cubic = [2 * (m0 - m1) + d0 + d1, 3 * (m1 - m0) - 2 * d0 - d1, d0, m0 - RECOVERED_OVERLAP]
+    cubic = [2 * (m0 - m1) + d0 + d1, 3 * (m1 - m0) - 2 * d0 - d1, d0, m0 - level]
     roots = np.roots(cubic)
     inside = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real >= 0) & (roots.real <= 1)]
     return float(inside.min()) if len(inside) else 1.0

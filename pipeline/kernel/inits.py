@@ -1,16 +1,17 @@
-"""Where descents start: random, spectral, constrained (spec, section 3).
+"""Where descents start: random, at a given overlap, spectral, constrained (spec, section 3).
 
 All starts of one seed share X, w* and the draw of w(0), so initialisations are compared in pairs.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.kernel.arrays import Array
-from pipeline.kernel.batch import Rows, on_sphere
+from pipeline.kernel.batch import Rows, off_signal, on_sphere
 from pipeline.kernel.flow import DescentResult, Outcome
 from pipeline.kernel.observables import HessianSnapshot
 
@@ -45,6 +46,20 @@ class Starts:
 def random_starts(w0: Array) -> Starts:
     """w(0) itself, uniform on the sphere [trajectories, N]."""
     return Starts(w0, np.zeros(w0.shape[0]), np.full(w0.shape[0], Outcome.RUNNING, dtype=np.int8))
+
+
+def overlap_starts(w0: Array, signals: Array, overlap: float) -> Starts:
+    """w(0) turned within its plane with w* until it has the overlap m(0) [trajectories].
+
+    Parameters
+    ----------
+    w0, signals : float array [trajectories, N]
+    overlap : float
+        m(0) in [-1, 1].
+    """
+    across = on_sphere(off_signal(w0, signals))
+    start = random_starts(w0)
+    return replace(start, w=overlap * signals + math.sqrt(1 - overlap**2) * across)
 
 
 def spectral_starts(at_w0: HessianSnapshot) -> Starts:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.kernel.arrays import Array, namespace, put_rows, take_rows, to_host
 from pipeline.kernel.batch import Rows
-from pipeline.kernel.spectrum import LowestPairs, SymmetricBatch, lowest_pairs
+from pipeline.kernel.spectrum import LowestPairs, SolvedBatch, SymmetricBatch, lowest_pairs
 
 Floats = NDArray[np.float64]
 
@@ -24,7 +24,7 @@ class ObservedLandscape(Protocol):
     def dimension(self) -> int:
         """N."""
 
-    def hessian(self, w: Array, owner: Rows) -> SymmetricBatch:
+    def hessian(self, w: Array, owner: Rows) -> SymmetricBatch | SolvedBatch:
         """Hessians on the sphere at each row of `w`."""
 
     def gradient(self, w: Array, owner: Rows) -> tuple[Array, Array]:

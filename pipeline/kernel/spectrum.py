@@ -6,7 +6,7 @@ trajectories at once: one product with every Hessian still iterated on is one pa
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from array_api_compat import device
@@ -32,6 +32,14 @@ class SymmetricBatch(Protocol):
 
     def dense(self, row: int) -> Array:
         """The matrix of one trajectory [N, N]."""
+
+
+@runtime_checkable
+class SolvedBatch(Protocol):
+    """Matrices of a batch that know their lowest eigenpairs without being applied."""
+
+    def lowest_pairs(self, start: Array, count: int) -> "LowestPairs":
+        """Their `count` lowest eigenpairs; `start` [trajectories, N] has the shape of vectors."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +75,20 @@ def residual_bound(eps: float, spread: Floats) -> Floats:
     return np.asarray(np.maximum(2e-4, 50 * eps * spread))
 
 
-def lowest_pairs(matrices: SymmetricBatch, start: Array, count: int = 2) -> LowestPairs:
+def lowest_pairs(
+    matrices: SymmetricBatch | SolvedBatch, start: Array, count: int = 2
+) -> LowestPairs:
     """The `count` lowest eigenpairs of every matrix of the batch.
 
     Parameters
     ----------
-    matrices : SymmetricBatch
+    matrices : SymmetricBatch or SolvedBatch
     start : float array [trajectories, N]
         Starting vectors of Lanczos, with a component on the pairs that are sought.
     count : int
     """
+    if isinstance(matrices, SolvedBatch):
+        return matrices.lowest_pairs(start, count)
     xp, (trajectories, n) = namespace(start), start.shape
     pairs = LowestPairs(
         values=np.empty((trajectories, count), dtype=np.float64),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.kernel.arrays import Array
 from pipeline.kernel.batch import Rows, on_sphere, owned_rows
+from pipeline.kernel.spiked_spectrum import HessianInLaw
 from pipeline.kernel.spiked_tensor import signal_pulls
 from pipeline.kernel.streams import Stream, generator
 from pipeline.kernel.symmetric_form import (
@@ -92,11 +93,17 @@ class RevealedCouplings:
 
     def reveal(self, y: Floats) -> None:
         """Extend the span by the gradient at `y` [count]."""
+        values = evaluate_monomials(_extend(y[None]), self._features[:, : self._end])[0]
+        self._reveal(self._scales[: self._end] * values)
+
+    def reveal_product(self, y: Floats, v: Floats) -> None:
+        """Extend the span by the Hessian at `y` times `v`, both [count]."""
+        self._reveal(v @ self._slopes(y))
+
+    def _reveal(self, phi: Floats) -> None:
+        """Extend the span by what φ·ξ_k is along the unrevealed directions k."""
         if self.count >= self.dimension:
             return
-        end = self._end
-        values = evaluate_monomials(_extend(y[None]), self._features[:, :end])[0]
-        phi = self._scales[:end] * values
         rest = self._without_seen(phi)
         length2 = float(rest @ rest)
         if length2 <= self._tolerance * float(phi @ phi):
@@ -106,7 +113,7 @@ class RevealedCouplings:
         couplings -= (unit @ couplings) * unit
         couplings += np.sqrt(self._random.chisquare(self.dimension - self.count)) * unit
         self._append(couplings)
-        self._seen[self._gradients, :end] = unit
+        self._seen[self._gradients, : len(unit)] = unit
         self._gradients += 1
 
     def curvature(self, y: Floats) -> tuple[Floats, Floats]:
@@ -115,11 +122,19 @@ class RevealedCouplings:
         Γ_ij/N is the covariance of its entries between an unrevealed direction and e_i, e_j: the
         product of ∂φ/∂y_i and ∂φ/∂y_j, without what is known of them.
         """
-        end, point = self._end, _extend(y[None])[0]
-        slopes = differentiate_monomials(point, self._features[:, :end])[1:] * self._scales[:end]
-        rest = self._without_seen(slopes)
-        inside: Floats = self.form.hessian(point)[1:, 1:]
-        return inside, np.asarray(rest @ rest.T, dtype=np.float64)
+        rest = self._without_seen(self._slopes(y))
+        return self.hessian(y), np.asarray(rest @ rest.T, dtype=np.float64)
+
+    def hessian(self, y: Floats) -> Floats:
+        """Hessian of h at `y` [count] within the span [count, count]."""
+        inside: Floats = self.form.hessian(_extend(y[None])[0])[1:, 1:]
+        return inside
+
+    def _slopes(self, y: Floats) -> Floats:
+        """∂φ/∂y_i at `y` [count, features]."""
+        features = self._features[:, : self._end]
+        slopes = differentiate_monomials(_extend(y[None])[0], features)[1:]
+        return np.asarray(slopes * self._scales[: self._end])
 
     def _draw_couplings(self) -> Floats:
         """ξ of a new direction, conditioned on the gradients seen: it has no part in them."""
@@ -204,17 +219,38 @@ class ConditionalSpikedTensor:
         energies = np.stack([value - tensor - m * matrix_pull / 2, tensor - m * tensor_pull / p])
         return gradient * np.sqrt(self.width), energies.T
 
-    def known_hessian(self, y: Floats, instance: int) -> tuple[Floats, Floats]:
-        """P ∇²H P at `y` [width], of the unit sphere and the span, and P Γ P; both [count, count].
+    def gradient_and_product(self, w: Array, u: Array, owner: Rows) -> tuple[Array, Array, Array]:
+        """∇H(w), the energies, and ∇²H(w) u, which may take another direction."""
+        product = np.zeros_like(u)
+        for row, instance in enumerate(owner.tolist()):
+            couplings = self.couplings[instance]
+            y = w[row] / np.sqrt(self.width)
+            couplings.reveal(y[: couplings.count])
+            couplings.reveal_product(y[: couplings.count], u[row, : couplings.count])
+            d = couplings.count
+            product[row, :d] = couplings.hessian(y[:d]) @ u[row, :d]
+            product[row, 0] -= float(self.model.curvature(y[0])) * u[row, 0]
+        return *self.gradient(w, owner), product
 
-        P is orthogonal to y; for Γ see `RevealedCouplings.curvature`.
-        """
-        couplings = self.couplings[instance]
-        y = y[: couplings.count]
-        inside, noise = couplings.curvature(y)
-        inside[0, 0] -= float(self.model.curvature(y[0]))
-        projector = np.eye(len(y)) - np.outer(y, y) / (y @ y)
-        return projector @ inside @ projector, projector @ noise @ projector
+    def hessian(self, w: Array, owner: Rows) -> HessianInLaw:
+        """Hessians on the sphere at each row of `w` [trajectories, width], as far as known."""
+        gradient, _ = self.gradient(w, owner)
+        known, noise = [], []
+        for point, instance in zip(w / np.sqrt(self.width), owner.tolist(), strict=True):
+            couplings = self.couplings[instance]
+            y = point[: couplings.count]
+            inside, outside = couplings.curvature(y)
+            inside[0, 0] -= float(self.model.curvature(y[0]))
+            projector = np.eye(len(y)) - np.outer(y, y) / (y @ y)
+            known.append(projector @ inside @ projector)
+            noise.append(projector @ outside @ projector)
+        return HessianInLaw(
+            tuple(known),
+            tuple(noise),
+            multiplier=np.asarray(np.vecdot(w, gradient) / self.width),
+            radius=2 * self.model.sigma,
+            dimension=max(couplings.dimension for couplings in self.couplings),
+        )
 
     def loss(self, energies: Array, owner: Rows) -> Array:  # noqa: ARG002  protocol
         """H/N [trajectories]."""
