@@ -8,7 +8,7 @@ from typing import Final
 from matplotlib.figure import Figure
 
 from pipeline.figures_phase_diagram import has_loss_axis, phase_diagram
-from pipeline.figures_recovery import recovery_figure
+from pipeline.figures_recovery import paired_figure, recovery_figure
 from pipeline.figures_start import has_random_starts, start_figure
 from pipeline.figures_style import save_figure
 from pipeline.figures_theory import theory_lines
@@ -62,6 +62,16 @@ def _has_recoveries(results: Results) -> bool:
     return bool((results.reduced["recovered"] > 0).any()) or not has_random_starts(results)
 
 
+def _has_pairs(results: Results) -> bool:
+    """Whether several initialisations ended on the same seeds, and did not all end alike."""
+    reduced = results.reduced
+    return "gained" in reduced and bool((reduced["gained"] + reduced["lost"] > 0).any())
+
+
+def _draw_pairs(results: Results) -> Figure:
+    return paired_figure(results.reduced)
+
+
 def _draw_recovery(results: Results) -> Figure:
     return recovery_figure(results.reduced, theory=theory_lines(results))
 
@@ -73,6 +83,13 @@ FIGURES: Final = (
         "logistic fits, and the half-recovery point against log N. Dashed: theory for N → ∞.",
         applies=_has_recoveries,
         draw=_draw_recovery,
+    ),
+    FigureKind(
+        "paired_inits",
+        "Recovery probability of one initialisation minus that of another, on the same seeds: the "
+        "same instances and draws, with 95 % intervals.",
+        applies=_has_pairs,
+        draw=_draw_pairs,
     ),
     FigureKind(
         "phase_diagram",

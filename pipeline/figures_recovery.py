@@ -12,6 +12,7 @@ from scipy.special import expit
 from pipeline.figures_style import (
     INIT_STYLES,
     axis_labels,
+    draw_points,
     figure_legend,
     figure_style,
     limits_with,
@@ -71,6 +72,35 @@ def recovery_figure(reduced: xr.Dataset, *, theory: Mapping[str, float] | None =
         # where a point is not simply so many runs
         title = f"{describe_runs(reduced)} a point" if "replicas" in reduced.coords else None
         figure_legend(figure, axes[0], title=title)
+    return figure
+
+
+def paired_figure(reduced: xr.Dataset) -> Figure:
+    """Difference of recovery probabilities of each two initialisations, on the same seeds.
+
+    A panel for each pair, with 95 % intervals, darker for larger N.
+
+    Parameters
+    ----------
+    reduced : Dataset
+        From `pipeline.reductions.reduce_cube`, with two initialisations or three.
+    """
+    control = control_name(reduced)
+    x, sizes = reduced[control].to_numpy(), reduced["N"].to_numpy()
+    aside = side_by_side(len(sizes), min(0.006, 0.02 / len(sizes)) * float(np.ptp(x)))
+    pairs = reduced["pair"].to_numpy().tolist()
+    with figure_style():
+        figure, axes = new_figure(1, len(pairs), height=2.4, share=True)
+        for k, (ax, pair) in enumerate(zip(axes, pairs, strict=True)):
+            for N, colour, shift in zip(sizes, size_colours(sizes), aside, strict=True):
+                part = reduced.sel(N=N, pair=pair)
+                look = {"color": colour, "label": f"$N = {N}$", "linestyle": "-", "linewidth": 0.5}
+                draw_points(ax, x + shift, part, "gain", **look)
+            ax.axhline(0, color="0.8", linewidth=0.6, zorder=0)
+            ax.set_xlabel(axis_labels(control)[0])
+            set_title(ax, k, str(pair).replace("-", " − "), pad=4)
+        axes[0].set_ylabel("difference of recovery probabilities")
+        figure_legend(figure, axes[0])
     return figure
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import expit
 
-from pipeline.figures_recovery import recovery_figure
+from pipeline.figures_recovery import paired_figure, recovery_figure
 from pipeline.figures_style import save_figure
 from pipeline.figures_theory import phase_retrieval_thresholds
 from pipeline.reductions import reduce_cube
@@ -178,6 +178,24 @@ def test_sharp_curves_have_points_and_no_invented_fit(tmp_path: Path) -> None:
     reduced["logit_slope"][:] = np.nan
     reduced["logit_intercept"][:] = np.nan
     save_figure(recovery_figure(reduced), tmp_path / "sharp")
+
+
+def test_pairs_of_initialisations(overlapping_texts: TextCheck) -> None:
+    reduced = make_reduced()
+    figure = paired_figure(reduced)
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert titles == [
+        "(a) random − constrained",
+        "(b) spectral − constrained",
+        "(c) spectral − random",
+    ]
+    points, _, (bars,) = figure.axes[2].containers[1].lines
+    part = reduced.sel(N=128, pair="spectral-random")
+    assert points.get_ydata() == pytest.approx(part["gain"].to_numpy())
+    ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+    assert ends[:, 0] == pytest.approx(part["gain_low"].to_numpy())
+    assert overlapping_texts(figure) == []
+    assert len(paired_figure(make_reduced(inits=INITS[:2])).axes) == 1
 
 
 def test_other_control_parameters_are_named() -> None:
