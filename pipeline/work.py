@@ -77,9 +77,9 @@ class Recipe:
     def task(self, block: Block) -> Task:
         """Kernel task of a block."""
         measurements = count_measurements(block.value, block.N)
+        constants = {**self.parameters, **dict(block.constants)}
         return Task(
-            **self.parameters,
-            **dict(block.constants),
+            a=constants["a"],
             dimension=block.N,
             measurements=measurements,
             streams=tuple(

@@ -167,6 +167,7 @@ def cube_variables(axes: tuple[str, ...]) -> tuple[Variable, ...]:
             for name, meaning in _HESSIAN
         ),
         code("instances", "how the instance was drawn", -1, _INSTANCES_FLAGS),
+        number("directions", "directions of R^N in which the block's runs asked for the instance"),
         number("seconds", "worker time of the block divided by its runs", "s"),
     )
 

@@ -42,6 +42,7 @@ KERNEL_VERSION = "1"
 # accelerator wants large products
 _TOGETHER_BYTES = 64 << 20
 _TOGETHER_BYTES_ON_DEVICE = 4 << 30
+_DIRECTIONS = 512  # of a conditional instance, in the size of those advanced together
 _GAIN_TOLERANCE = 1e-2  # of the flow that the gain follows where runs are descents
 
 
@@ -94,6 +95,9 @@ class Task:
         Observe the Hessian's lowest eigenpairs too at these times.
     gain : bool
         Follow the signal gain to these times.
+    instances : "dense" or "conditional"
+        X as a matrix, or drawn as it is asked for: another X of the same law, which depends on
+        everything else that the task asks of a seed.
     """
 
     a: float
@@ -106,6 +110,12 @@ class Task:
     times: tuple[float, ...] = ()
     hessian_along: bool = True
     gain: bool = False
+    instances: Literal["dense", "conditional"] = "dense"
+
+    @property
+    def conditional(self) -> bool:
+        """Whether X is drawn as it is asked for."""
+        return self.instances == "conditional"
 
 
 @dataclass(frozen=True)
@@ -133,9 +143,10 @@ class BlockResult:
 
 def run_block(task: Task, library: ArrayLibrary = NUMPY) -> BlockResult:
     """Run every initialisation of every seed of the task, with the arrays of a library."""
-    matrix_bytes = task.measurements * task.dimension * np.dtype(task.dynamics.dtype).itemsize
+    rows = 2 * min(task.dimension, _DIRECTIONS) if task.conditional else task.dimension
+    instance_bytes = task.measurements * rows * np.dtype(task.dynamics.dtype).itemsize
     most_bytes = _TOGETHER_BYTES if library.is_numpy else _TOGETHER_BYTES_ON_DEVICE
-    together = max(1, most_bytes // matrix_bytes)
+    together = max(1, most_bytes // instance_bytes)
     parts = [
         _run_instances(task, task.streams[start : start + together], library)
         for start in range(0, len(task.streams), together)
@@ -163,8 +174,9 @@ def _run_instances(task: Task, streams: tuple[Stream, ...], library: ArrayLibrar
         a=task.a,
         dtype=np.dtype(dynamics.dtype),
         library=library,
+        conditional_replicas=task.replicas if task.conditional else None,
     )
-    starts, at_start = _starts(task, landscape, streams, library)
+    starts, at_w0 = _starts(task, landscape, streams, library)
     shape = (len(streams), len(inits), task.replicas)
     instance, replica = np.indices(shape)[[0, 2]].reshape(2, -1)
     probe = take_rows(_draw(task, streams, "probe", library), instance * task.replicas + replica)
@@ -176,18 +188,18 @@ def _run_instances(task: Task, streams: tuple[Stream, ...], library: ArrayLibrar
     outcome[alive] = run.outcome
     ended = np.isin(run.outcome, (Outcome.RECOVERED, Outcome.NOT_RECOVERED))
     done = alive[ended]
-    starts, at_start, run = (
-        select(starts, done),
-        select(at_start, done),
-        select(run, ended),
-    )
+    starts, run, probe = select(starts, done), select(run, ended), take_rows(probe, done)
+    known = _known_starts(inits, at_w0, shape, done)
+    # snapshots come after the descents: those of a conditional instance make its bases larger
     columns = {
-        **_end_columns(landscape, run, instance[done], take_rows(probe, done)),
-        **_snapshot_columns(at_start, "start"),
+        **_start_columns(landscape, starts.w, instance[done], probe, known),
+        **_end_columns(landscape, run, instance[done], probe),
         "gradients_init": starts.gradients,
-        "instances": np.zeros(len(done), dtype=np.int8),
+        "instances": np.full(len(done), task.conditional, dtype=np.int8),
     }
-    along = _trajectory(task, landscape, (starts, run), instance[done], take_rows(probe, done))
+    along = _trajectory(task, landscape, (starts, run), instance[done], probe)
+    directions = [landscape.operators[k].directions for k in range(len(streams))]
+    columns["directions"] = np.array(directions, dtype=np.float64)[instance[done]]
     values = {name: spread(column, done, shape) for name, column in columns.items()}
     values["seconds"] = np.full(shape, (time.perf_counter() - clock) / outcome.size)
     finished = np.isin(np.arange(outcome.size), done).reshape(shape)
@@ -203,18 +215,48 @@ def _run_instances(task: Task, streams: tuple[Stream, ...], library: ArrayLibrar
     )
 
 
+def _known_starts(
+    inits: tuple[str, ...], at_w0: HessianSnapshot | None, shape: tuple[int, ...], rows: Rows
+) -> dict[str, NDArray[np.float64]]:
+    """What is known of the Hessian at the start of `rows`; NaN where nothing is."""
+    seeds, _, replicas = shape
+    known = {name: np.full(shape, np.nan) for name in SNAPSHOT}
+    if at_w0 is not None and "random" in inits:
+        for name, table in known.items():
+            table[:, inits.index("random"), :] = getattr(at_w0, name).reshape(seeds, replicas)
+    return {name: table.reshape(-1)[rows] for name, table in known.items()}
+
+
+def _start_columns(
+    landscape: PhaseRetrieval,
+    w: Array,
+    owner: Rows,
+    probe: Array,
+    known: Mapping[str, NDArray[np.float64]],
+) -> dict[str, NDArray[np.float64]]:
+    """What is recorded of the starts [trajectories], where it is not `known` yet."""
+    missing = np.flatnonzero(np.isnan(known["lambda1"]))
+    if len(missing):
+        points, probes = take_rows(w, missing), take_rows(probe, missing)
+        snapshot = hessian_snapshot(landscape, points, owner[missing], probes)
+        for name, column in known.items():
+            column[missing] = getattr(snapshot, name)
+    return {f"{name}_start": column for name, column in known.items()}
+
+
 def _end_columns(
     landscape: PhaseRetrieval, run: DescentResult, owner: Rows, probe: Array
 ) -> dict[str, NDArray[np.generic]]:
     """What is recorded of the end of runs, each [trajectories]."""
     point = observe_point(landscape, run.w, owner)
+    snapshot = hessian_snapshot(landscape, run.w, owner, probe)
     return {
         **point,
         "overlap": np.abs(point["overlap"]),
         "recovered": (run.outcome == Outcome.RECOVERED).astype(np.int8),
         "hit_time": run.hit_time,
         "gradients": run.gradients.astype(np.float64),
-        **_snapshot_columns(hessian_snapshot(landscape, run.w, owner, probe), "end"),
+        **{f"{name}_end": getattr(snapshot, name) for name in SNAPSHOT},
     }
 
 
@@ -249,38 +291,40 @@ def _descent(
 
 def _starts(
     task: Task, landscape: PhaseRetrieval, streams: tuple[Stream, ...], library: ArrayLibrary
-) -> tuple[Starts, HessianSnapshot]:
-    """Starting points of all runs and the Hessian there, in rows [seed, init, replica]."""
+) -> tuple[Starts, HessianSnapshot | None]:
+    """Starting points of all runs in rows [seed, init, replica].
+
+    And the Hessian at the w(0) [seed, replica], where an initialisation needs it.
+    """
     owner = np.repeat(np.arange(len(streams)), task.replicas)
     w0 = _draw(task, streams, "start", library)
-    probe = _draw(task, streams, "probe", library)
+    at_w0 = None
+    if "spectral" in task.inits:
+        at_w0 = hessian_snapshot(landscape, w0, owner, _draw(task, streams, "probe", library))
     starts: list[Starts] = []
-    snapshots: list[HessianSnapshot] = []
-    at_w0 = hessian_snapshot(landscape, w0, owner, probe)
     for init in task.inits:
         if init == "random":
-            start = random_starts(w0)
-        elif init == "spectral":
-            start = spectral_starts(at_w0)
+            starts.append(random_starts(w0))
+        elif init == "spectral" and at_w0 is not None:
+            starts.append(spectral_starts(at_w0))
         elif init == "constrained":
             time_on_equator = task.dynamics.constrained_time
             relax = _descent(landscape, task.dynamics, time_on_equator, on_equator=True)
-            start = constrained_starts(w0, owner, relax)
+            starts.append(constrained_starts(w0, owner, relax))
         else:
             raise ValueError(f"init: expected one of {', '.join(INITS)}, got {init!r}")
-        starts.append(start)
-        snapshots.append(
-            at_w0 if init == "random" else hessian_snapshot(landscape, start.w, owner, probe)
-        )
-    seeds = len(streams)
-    return interleave(starts, seeds), interleave(snapshots, seeds)
+    return interleave(starts, len(streams)), at_w0
 
 
 def _draw(task: Task, streams: tuple[Stream, ...], purpose: str, library: ArrayLibrary) -> Array:
     """Random points [seeds × replicas, N]."""
     dtype = np.dtype(task.dynamics.dtype)
-    return draw_starts(streams, purpose, task.dimension, dtype, task.replicas, library)
-
-
-def _snapshot_columns(snapshot: HessianSnapshot, moment: str) -> dict[str, NDArray[np.float64]]:
-    return {f"{name}_{moment}": getattr(snapshot, name) for name in SNAPSHOT}
+    return draw_starts(
+        streams,
+        purpose,
+        task.dimension,
+        dtype,
+        task.replicas,
+        library,
+        conditional=task.conditional,
+    )

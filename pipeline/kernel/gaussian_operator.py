@@ -30,6 +30,10 @@ class GaussianOperator(Protocol):
     def shape(self) -> tuple[int, int]:
         """(M, N)."""
 
+    @property
+    def directions(self) -> int:
+        """How many directions of R^N, at most N, X is known in: time and memory grow with them."""
+
     def apply(self, u: Array) -> Array:
         """X u for each row of `u` [batch, N] → [batch, M]."""
 
@@ -67,6 +71,11 @@ class DenseOperator:
         """(M, N)."""
         m, n = self.matrix.shape
         return m, n
+
+    @property
+    def directions(self) -> int:
+        """N: X is known in all directions."""
+        return self.shape[1]
 
     def apply(self, u: Array) -> Array:
         """X u for each row of `u` [batch, N] → [batch, M]."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from array_api_compat import device
+from numpy.typing import NDArray
 
 from pipeline.kernel.arrays import (
     NUMPY,
@@ -19,12 +20,13 @@ from pipeline.kernel.arrays import (
     take_rows,
 )
 from pipeline.kernel.batch import Rows, on_sphere
+from pipeline.kernel.conditional_operator import ConditionalOperator, frame_point
 from pipeline.kernel.gaussian_operator import draw_dense
 from pipeline.kernel.sensing import SensingMatrices, SeparateMatrices, StackedMatrices
 from pipeline.kernel.streams import Stream, generator
 
 # 1 − g·f_max at which the upper edge of the Hessian's bulk is sought; the edge of a single large
-# f_i lies at 1 − g·f_max ≈ N^(-1/2), so the grid serves N up to about 10⁵
+# f_i lies at 1 − g·f_max ≈ N^(-1/2); at N = 10⁶ the grid puts it 0.1 % too high
 _EDGE_GRID = tuple((1 - np.geomspace(0.003, 0.85, 12)).tolist())
 
 
@@ -222,6 +224,7 @@ def draw_instances(
     a: float,
     dtype: np.dtype[np.floating],
     library: ArrayLibrary = NUMPY,
+    conditional_replicas: int | None = None,
 ) -> PhaseRetrieval:
     """One instance per random stream: X, w* uniform on the sphere |w*|² = N, y = X w*.
 
@@ -237,20 +240,30 @@ def draw_instances(
         Working precision; it rounds the instance and does not change it.
     library : ArrayLibrary
         Where to put it. Beside NumPy, all instances lie in one array.
+    conditional_replicas : int, optional
+        With it X is drawn as it is asked for, from points in the frame of that many replicas;
+        another X of the same law than without.
     """
-    drawn = (
-        draw_dense(generator(stream, "sensing"), measurements, dimension, dtype, library)
-        for stream in streams
-    )
+    conditional = conditional_replicas is not None
     operators: SensingMatrices
-    if library.is_numpy:
-        operators = SeparateMatrices(tuple(drawn))
+    if conditional_replicas is not None:
+        operators = SeparateMatrices(
+            tuple(
+                ConditionalOperator(
+                    generator(stream, "sensing"),
+                    (measurements, dimension),
+                    dtype,
+                    frame=1 + 2 * conditional_replicas,
+                    library=library,
+                )
+                for stream in streams
+            )
+        )
     else:
-        matrices = library.empty((len(streams), measurements, dimension), dtype)
-        for instance, operator in enumerate(drawn):
-            matrices[instance, :, :] = operator.matrix
-        operators = StackedMatrices(matrices)
-    signals = draw_starts(streams, "signal", dimension, dtype, library=library)
+        operators = _draw_matrices(streams, (measurements, dimension), dtype, library)
+    signals = draw_starts(
+        streams, "signal", dimension, dtype, library=library, conditional=conditional
+    )
     xp = library.namespace
     labels = xp.concat([operators[k].apply(signals[k : k + 1, :]) for k in range(len(operators))])
     squares = labels * labels
@@ -263,6 +276,21 @@ def draw_instances(
     )
 
 
+def _draw_matrices(
+    streams: Sequence[Stream],
+    shape: tuple[int, int],
+    dtype: np.dtype[np.floating],
+    library: ArrayLibrary,
+) -> SensingMatrices:
+    drawn = (draw_dense(generator(stream, "sensing"), *shape, dtype, library) for stream in streams)
+    if library.is_numpy:
+        return SeparateMatrices(tuple(drawn))
+    matrices = library.empty((len(streams), *shape), dtype)
+    for instance, operator in enumerate(drawn):
+        matrices[instance, :, :] = operator.matrix
+    return StackedMatrices(matrices)
+
+
 def draw_starts(
     streams: Sequence[Stream],
     purpose: str,
@@ -270,16 +298,32 @@ def draw_starts(
     dtype: np.dtype[np.floating],
     replicas: int = 1,
     library: ArrayLibrary = NUMPY,
+    *,
+    conditional: bool = False,
 ) -> Array:
     """Points uniform on the sphere |w|² = N [streams × replicas, N], replicas fastest.
 
-    Each from its own stream: more replicas leave the first ones as they are.
+    Each from its own stream: more replicas leave the first ones as they are. For `conditional`
+    instances they are written in the frame of w*, the starts and the probes.
+
+    Parameters
+    ----------
+    purpose : "signal", "start" or "probe"
     """
     draws = np.stack(
         [
-            generator(stream, purpose, replica).standard_normal(dimension)
+            _draw_point(generator(stream, purpose, replica), purpose, replica, dimension)
+            if conditional
+            else generator(stream, purpose, replica).standard_normal(dimension)
             for stream in streams
             for replica in range(replicas)
         ]
     )
     return library.array(on_sphere(draws).astype(dtype))
+
+
+def _draw_point(
+    random: np.random.Generator, purpose: str, replica: int, dimension: int
+) -> NDArray[np.float64]:
+    place = 0 if purpose == "signal" else 1 + 2 * replica + ("start", "probe").index(purpose)
+    return frame_point(random, place, dimension)

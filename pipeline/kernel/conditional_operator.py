@@ -1,0 +1,287 @@
+"""A Gaussian sensing matrix X drawn as it is asked for: exact in law, without the matrix.
+
+Y. M. Lu, *Householder Dice*, arXiv:2101.07464 (spec, section 9). The law of X does not change under
+rotations of R^N, and no observable of a descent depends on the frame in which points are written.
+So points are written in a frame that the descent unfolds: its first k coordinates are the
+directions met so far, those beyond are free to turn. With orthonormal V [k, M], the directions of
+R^M asked for, only the columns A [k, M] of X in the known coordinates are kept:
+
+- X u = Σ_j u_j A_j, and nothing is drawn: u has known coordinates only.
+- Xᵀ v has A v in the known coordinates. Of v = Vᵀ c + ρ p, p ⊥ V, |p| = 1, the part of Xᵀ p beyond
+  them has independent entries N(0, 1/N): length χ/√N with N − k degrees of freedom, in a direction
+  that becomes coordinate k. Its column X e_k is χ/√N along p, nothing along V, and beyond
+  that a projected g/√N, g ~ N(0, I_M).
+
+Every answer is that of one matrix: approximate is only which directions count as new, those with
+ρ > tol |v|. Since ρ/|v| is mostly below 10⁻³ in a descent, p must be orthogonalised twice, or the
+answers contradict each other. A pass reads A once and V twice, 3 k M itemsize bytes, where a matrix
+costs M N itemsize. When k = N all of X is known and V is read no more.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from pipeline.kernel.arrays import NUMPY, Array, ArrayLibrary, namespace, on_device_of, to_host
+from pipeline.kernel.gaussian_operator import Response
+from pipeline.kernel.paired_bases import Echo, Floats, PairedBases, sum_products
+
+TOLERANCE = 1e-6
+"""ρ/|v| up to which a direction of R^M counts as known; float32 leaves about 10⁻⁷ of noise."""
+
+_LARGEST_ECHO = 0.1  # of a unit vector along V that one more orthogonalisation removes for good
+_MOST_ORTHOGONALISATIONS = 3
+_REVEALED_TOGETHER = 64  # columns
+
+
+class ConditionalOperator:
+    """X [M, N] with independent entries N(0, 1/N), drawn as it is asked for.
+
+    Points u lie in the operator's frame: those of `frame_point`, its answers, and what is made of
+    them. The answers follow from the random numbers and the questions in their order.
+
+    Parameters
+    ----------
+    random : Generator
+        Where all of X comes from.
+    shape : (int, int)
+        (M, N).
+    dtype : float64 or float32
+        Precision of the bases; it rounds the instance.
+    frame : int
+        How many points of `frame_point` there are, at places 0 … frame − 1.
+    tolerance : float
+        ρ/|v| up to which a direction counts as known.
+    library : ArrayLibrary
+    """
+
+    def __init__(
+        self,
+        random: np.random.Generator,
+        shape: tuple[int, int],
+        dtype: np.dtype[np.floating],
+        *,
+        frame: int,
+        tolerance: float = TOLERANCE,
+        library: ArrayLibrary = NUMPY,
+    ) -> None:
+        self._random = random
+        self._shape = shape
+        self._dtype = np.dtype(dtype)
+        self._tolerance = tolerance
+        self._library = library
+        self._bases = PairedBases(shape[0], self._dtype, library)
+        self._drawn = library.empty((0, shape[0]), self._dtype)  # g that became no column yet
+        self._reveal(min(frame, shape[1]))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(M, N)."""
+        return self._shape
+
+    @property
+    def directions(self) -> int:
+        """k, the directions of R^N in which X is known."""
+        return self._bases.count
+
+    def apply(self, u: Array) -> Array:
+        """X u for each row of `u` [batch, N] → [batch, M]."""
+        known = self._known(u)
+        out = self._library.empty((u.shape[0], self._shape[0]), self._dtype)
+        for here, pairs in self._bases.sweep(u.shape[0]):
+            out[:, here] = known @ pairs[::2, :]
+        return out
+
+    def apply_transpose(self, v: Array) -> Array:
+        """Xᵀ v for each row of `v` [batch, M] → [batch, N]."""
+        return self._pull(v, lambda _, here: v[:, here])
+
+    def pull_back(self, u: Array, response: Response) -> tuple[Array, Array]:
+        """Xᵀ φ(X u) [batch, N] and X u [batch, M] for each row of `u` [batch, N]: one pass."""
+        known = self._known(u)
+        shape = (u.shape[0], self._shape[0])
+        predictions = self._library.empty(shape, self._dtype)
+        v = self._library.empty(shape, self._dtype)
+
+        def respond(columns: Array, here: slice) -> Array:
+            predicted = known @ columns
+            predictions[:, here] = predicted
+            v[:, here] = response(predicted, here)
+            return v[:, here]
+
+        return self._pull(v, respond), predictions
+
+    def row_norms(self) -> Array:
+        """|x_i|²/N [M] as far as it is known before X is: 1, its limit at large N."""
+        norms = self._library.empty((self._shape[0],), self._dtype)
+        norms[:] = 1
+        return norms
+
+    def weighted_gram(self, weights: Array) -> Array:
+        """Xᵀ diag(f) X [N, N] for `weights` f [M], summed in float64; draws what is left of X."""
+        n = self._shape[1]
+        self._reveal(n)
+        xp = self._library.namespace
+        gram = self._library.empty((n, n), np.dtype(np.float64))
+        gram[...] = 0
+        for here, pairs in self._bases.sweep(1):
+            columns = xp.astype(pairs[::2, :], xp.float64)
+            gram += (columns * weights[here]) @ columns.T
+        return gram
+
+    def _known(self, u: Array) -> Array:
+        """The known coordinates of points [batch, N] → [batch, k]."""
+        k, xp = self.directions, namespace(u)
+        if bool(xp.any(xp.abs(u[:, k:]) > 0)):  # what is not finite is answered with the like
+            raise ValueError(
+                f"u: expected points of the operator's frame, with {k} known coordinates, got one "
+                "with others; make points with frame_point and from the operator's answers"
+            )
+        return u[:, :k]
+
+    def _pull(self, v: Array, respond: Callable[[Array, slice], Array]) -> Array:
+        """Xᵀ v [batch, N] for `v` [batch, M], part by part what `respond` gives."""
+        (batch, _), n, k = v.shape, self._shape[1], self.directions
+        g = self._draw(min(batch, n - k))
+        along_both, g_along = np.zeros((batch, 2 * k)), np.zeros((g.shape[0], k))
+        for here, pairs in self._bases.sweep(batch):
+            along_both += to_host(respond(pairs[::2, :], here) @ pairs.T)
+            if g.shape[0]:
+                g_along += to_host(g[:, here] @ pairs[1::2, :].T)
+        pulled: Array = self._library.empty((batch, n), self._dtype)
+        pulled[:, :k] = on_device_of(v, along_both[:, ::2])
+        pulled[:, k:] = 0
+        if g.shape[0]:
+            new = self._unfold(v, g, along_both[:, 1::2], g_along)
+            pulled[:, k : k + new.shape[1]] = on_device_of(v, new)
+        return pulled
+
+    def _unfold(self, v: Array, g: Array, along: Floats, g_along: Floats) -> Floats:
+        """Draw the columns of X that come with what is new in `v`; `v` times them [batch, new].
+
+        Parameters
+        ----------
+        v : float array [batch, M]
+        g : float array [up to batch, M]
+            Independent N(0, 1).
+        along, g_along : float array [batch, k], [up to batch, k]
+            V v and V g.
+        """
+        xp, batch = namespace(v), v.shape[0]
+        rest = xp.concat([v, g])
+        echo = self._take_off(rest, np.concatenate([along, g_along]), again=batch)
+        rest, noise = rest[:batch, :], rest[batch:, :]
+        least = self._tolerance * _lengths(v)
+        for _ in range(_MOST_ORTHOGONALISATIONS):
+            left, left_echo = _orthonormalise(rest, echo, least, most=g.shape[0])
+            if not np.any(np.sum(left_echo**2, axis=1) > _LARGEST_ECHO**2):
+                break
+            echo = self._take_off(rest, echo, again=batch)
+        new, k = left.shape[0], self.directions
+        if not new:
+            return np.zeros((batch, 0))
+        self._drawn = self._drawn[new:, :]
+        noise = noise[:new, :]
+        chi = np.sqrt(self._random.chisquare(self._shape[1] - k - np.arange(new)))
+        mixing = np.diag(chi) - np.tril(sum_products(noise, left))
+        columns = on_device_of(v, mixing) @ left + noise
+        columns /= float(np.sqrt(self._shape[1]))
+        mixing /= np.sqrt(self._shape[1])
+        self._bases.append(columns, left, Echo(left_echo, mixing))
+        return np.asarray(sum_products(v, columns) - along @ (mixing @ left_echo).T)
+
+    def _take_off(self, rows: Array, along: Floats, *, again: int) -> Floats:
+        """Subtract along·V from `rows` in place; V times the first `again` of them, afterwards."""
+        coefficients = on_device_of(rows, along)
+        left_over = np.zeros((again, along.shape[1]))
+        for here, pairs in self._bases.sweep(rows.shape[0]):
+            left = pairs[1::2, :]
+            rows[: len(along), here] -= coefficients @ left
+            left_over += to_host(rows[:again, here] @ left.T)
+        return left_over
+
+    def _reveal(self, count: int) -> None:
+        """Draw the columns of X up to `count`; they bring no direction of R^M."""
+        scale = float(1 / np.sqrt(self._shape[1]))
+        while self.directions < count:
+            size = min(_REVEALED_TOGETHER, count - self.directions)
+            columns = self._library.array(self._normal(size))
+            along = np.zeros((size, self.directions))
+            for here, pairs in self._bases.sweep(size):
+                along += to_host(columns[:, here] @ pairs[1::2, :].T)
+            self._take_off(columns, along, again=0)
+            self._bases.append(columns * scale, namespace(columns).zeros_like(columns))
+
+    def _draw(self, count: int) -> Array:
+        """`count` rows of N(0, 1) [count, M], the same again until columns were made of them."""
+        missing = count - self._drawn.shape[0]
+        if missing > 0:
+            more = self._library.array(self._normal(missing))
+            self._drawn = namespace(more).concat([self._drawn, more])
+        return self._drawn[:count, :]
+
+    def _normal(self, count: int) -> Array:
+        rows = np.empty((count, self._shape[0]), dtype=self._dtype)
+        for row in rows:
+            row[:] = self._random.standard_normal(len(row))
+        return rows
+
+
+def frame_point(random: np.random.Generator, place: int, dimension: int) -> Floats:
+    """Standard normal point of R^N, written in the frame that such points span [N].
+
+    Of the point at `place` p = 0, 1, … coordinates 0 … p − 1 are normal, coordinate p is the
+    length of the rest, χ with N − p degrees of freedom, and those beyond are 0: the law of the
+    inner products of independent normal points (Bartlett's decomposition).
+
+    Parameters
+    ----------
+    random : Generator
+        Of this point.
+    place : int
+        Another one for each point.
+    dimension : int
+        N.
+    """
+    if place >= dimension:
+        return random.standard_normal(dimension)
+    point = np.zeros(dimension)
+    point[:place] = random.standard_normal(place)
+    point[place] = np.sqrt(random.chisquare(dimension - place))
+    return point
+
+
+def _orthonormalise(rows: Array, echo: Floats, least: Floats, *, most: int) -> tuple[Array, Floats]:
+    """Orthonormal directions p = P − K V of rows − echo V: P [new, M] and K [new, k].
+
+    Parameters
+    ----------
+    rows : float array [batch, M]
+    echo : float array [batch, k]
+        V times the rows.
+    least : float array [batch]
+        Length up to which what is left of a row is no direction; nor is it if it is not finite.
+    most : int
+        How many directions there are room for.
+    """
+    xp = namespace(rows)
+    left = xp.empty_like(rows)
+    left_echo = np.empty_like(echo)
+    new = 0
+    for k in range(rows.shape[0]):
+        row, its_echo = rows[k : k + 1, :], echo[k]
+        for _ in range(2 if new else 0):
+            inner = sum_products(row, left[:new, :])[0] - left_echo[:new] @ its_echo
+            row = row - on_device_of(rows, inner[None, :]) @ left[:new, :]
+            its_echo = its_echo - inner @ left_echo[:new]
+        rho = np.sqrt(max(sum_products(row, row)[0, 0] - its_echo @ its_echo, 0.0))
+        if least[k] < rho < np.inf and new < most:
+            left[new : new + 1, :] = row / float(rho)
+            left_echo[new] = its_echo / rho
+            new += 1
+    return left[:new, :], left_echo[:new]
+
+
+def _lengths(rows: Array) -> Floats:
+    """|row| of each row [batch, M]."""
+    return np.asarray(np.sqrt([sum_products(row[None, :], row[None, :])[0, 0] for row in rows]))
