@@ -1,5 +1,6 @@
 """The command `hesscape`: thin, the work is done by the modules it calls."""
 
+import math
 import shlex
 import signal
 import sys
@@ -16,9 +17,12 @@ from rich.table import Table
 
 from pipeline.campaign import Campaign, CampaignError, bundled_workflows, load_campaign
 from pipeline.cli_json import JsonOption, print_json
+from pipeline.cli_store import StoreArgument
+from pipeline.cli_store import app as stores
 from pipeline.cli_theory import app as theory
-from pipeline.cluster import ClusterError
+from pipeline.cluster import ClusterError, ClusterLostError, Resources
 from pipeline.cost import calibrated_cost
+from pipeline.durations import DurationError, parse_duration
 from pipeline.figures import draw_figures, save_figure
 from pipeline.kernel.arrays import ArrayLibraryError
 from pipeline.launch import launch
@@ -26,17 +30,19 @@ from pipeline.plan import Plan, make_plan
 from pipeline.provenance import StoreMismatchError, check_store
 from pipeline.reductions import ReductionError, reduce_cube
 from pipeline.results import Results, read_results
-from pipeline.status import describe_status
 from pipeline.tables import paired_tables, recovery_tables
 from pipeline.theory.laws import LawError
 from pipeline.theory.spiked_model import SpikedModelError
 from pipeline.theory.threshold_states import ThresholdStateError
-from store.array_store import open_store
-from store.ledger import Ledger, StoreLockedError, counts
+from store.array_store import open_store, reading
+from store.keys import BlockKeyError
+from store.ledger import Ledger, counts
+from store.lock import LockLostError, StoreLockedError
+from store.place import PlaceError, StoreWriteError, is_remote, is_there, show_path
 from store.reduced import write_reduced
 from store.schema import SchemaError
 
-DONE, QUARANTINED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, QUARANTINED, BAD_INPUT, SPENT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 """Exit codes."""
 
 app = typer.Typer(
@@ -47,13 +53,14 @@ app = typer.Typer(
     help="Numerical campaigns on why gradient descent finds good minima.",
 )
 app.add_typer(theory, name="theory")
+app.add_typer(stores)
 
 Workflow = Annotated[
     str, typer.Argument(metavar="WORKFLOW", help="A bundled workflow, or a path to a TOML file.")
 ]
-StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="A store made by `run`.")]
 StoreOption = Annotated[
-    Path | None, typer.Option("--store", help="Where the results go; default NAME.zarr here.")
+    str | None,
+    typer.Option("--store", help="Where the results go, a path or URL; default NAME.zarr here."),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -65,7 +72,7 @@ OutOption = Annotated[
 
 
 @app.command()
-def run(
+def run(  # noqa: PLR0913  a flag each
     workflow: Workflow,
     *,
     store: StoreOption = None,
@@ -89,28 +96,43 @@ def run(
             help="What the workers started here compute with: numpy (default), torch:cuda, cupy …",
         ),
     ] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option(help="PEM file of the authority of a cluster with TLS.")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="PEM file of this side's certificate.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file of this side's key.")] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Stop, resumable, within this time: 10h, 30m, 90s."),
+    ] = None,
+    accept_kernel_version: Annotated[
+        bool, typer.Option(help="Add to a store whose numbers are of another kernel version.")
+    ] = False,
     overrides: SetOption = None,
 ) -> None:
     """Run a campaign, or resume or extend it where its store exists."""
     console = Console()
     campaign, path = _campaign_and_path(workflow, overrides, store)
+    resources = Resources(scheduler, scheduler_file, workers, tls_ca, tls_cert, tls_key, arrays)
+    seconds = math.inf if budget is None else parse_duration(budget)
     with _terminate_like_ctrl_c():
         try:
             outcome = launch(
                 campaign,
                 path,
                 console=console,
-                scheduler=scheduler,
-                scheduler_file=scheduler_file,
-                workers=workers,
-                arrays=arrays,
+                resources=resources,
+                budget=seconds,
+                accept_kernel_version=accept_kernel_version,
             )
         except KeyboardInterrupt:
-            console.print(
-                f"\nInterrupted; {_how_far(path)}. To resume:\n  {_this_command()}",
-                soft_wrap=True,
-            )
+            _say_how_to_resume(console, "Interrupted", path)
             raise typer.Exit(INTERRUPTED) from None
+        except (StoreWriteError, ClusterLostError, LockLostError) as error:
+            _say_how_to_resume(console, f"Stopped: {error}", path)
+            raise typer.Exit(STOPPED) from None
     _show(console, outcome.reduced)
     for file in _draw(path, read_results(path, outcome.reduced), None):
         console.print(f"figure: {file}", soft_wrap=True)
@@ -121,6 +143,10 @@ def run(
             f"`hesscape retry {path}` makes them pending again",
             soft_wrap=True,
         )
+    if outcome.left:
+        _say_how_to_resume(console, f"The budget of {budget} is spent", path)
+        raise typer.Exit(SPENT)
+    if outcome.quarantined:
         raise typer.Exit(QUARANTINED)
 
 
@@ -134,7 +160,7 @@ def plan(
 ) -> None:
     """Say what a campaign would run, and what it would cost; run nothing."""
     campaign, path = _campaign_and_path(workflow, overrides, store)
-    if path.exists():
+    if is_there(path):
         check_store(campaign, path)
     todo = make_plan(campaign, path, calibrated_cost(campaign))
     if as_json:
@@ -147,41 +173,9 @@ def plan(
 
 
 @app.command()
-def status(store: StoreArgument, *, as_json: JsonOption = False) -> None:
-    """Say how far a campaign is; also while it runs."""
-    state = describe_status(store)
-    if as_json:
-        print_json(state)
-        return
-    console = Console()
-    table = Table(title=str(store), show_header=False)
-    for name in ("pending", "done", "failed", "quarantined"):
-        table.add_row(name, str(state[name]))
-    for name, unit in (("rate", "runs/s"), ("eta_seconds", "s left")):
-        if state[name] is not None:
-            table.add_row(name.removesuffix("_seconds"), f"{state[name]:.1f} {unit}")
-    table.add_row("sweep", "under way" if state["running"] else "none under way")
-    console.print(table)
-    for failure in state["failures"]:
-        console.print(
-            f"quarantined {failure['key']}: {failure['error']} "
-            f"(worker {failure['worker']}, {failure['attempts']} attempts)",
-            soft_wrap=True,
-        )
-
-
-@app.command()
-def retry(store: StoreArgument) -> None:
-    """Make failed and quarantined runs pending, so that the next `run` tries them again."""
-    with Ledger(store) as ledger:
-        cleared = ledger.clear()
-    Console().print(f"{cleared} runs of {store} are pending again; `hesscape run` does them")
-
-
-@app.command()
 def reduce(store: StoreArgument, *, as_json: JsonOption = False) -> None:
     """Compute recovery probabilities and half-recovery points, and keep them in the store."""
-    with Ledger(store):
+    with Ledger(store), reading(store):
         reduced = reduce_cube(open_store(store))
         write_reduced(store, reduced)
     if as_json:
@@ -213,15 +207,19 @@ def main() -> NoReturn:
     bad_input = (
         CampaignError,
         ArrayLibraryError,
+        BlockKeyError,
         ClusterError,
+        DurationError,
         FileNotFoundError,
         LawError,
         PermissionError,
+        PlaceError,
         ReductionError,
         SchemaError,
         SpikedModelError,
         StoreLockedError,
         StoreMismatchError,
+        StoreWriteError,
         ThresholdStateError,
     )
     try:
@@ -235,13 +233,13 @@ def main() -> NoReturn:
 
 
 def _campaign_and_path(
-    workflow: str, overrides: list[str] | None, store: Path | None
-) -> tuple[Campaign, Path]:
+    workflow: str, overrides: list[str] | None, store: str | None
+) -> tuple[Campaign, str]:
     campaign = load_campaign(workflow, overrides or [])
-    return campaign, store or Path(f"{campaign.name}.zarr")
+    return campaign, store or f"{campaign.name}.zarr"
 
 
-def _plan_record(todo: Plan, path: Path) -> dict[str, Any]:
+def _plan_record(todo: Plan, path: str) -> dict[str, Any]:
     return {
         "store": str(path),
         "runs_wanted": todo.wanted,
@@ -268,18 +266,32 @@ def _show(console: Console, reduced: xr.Dataset) -> None:
         console.print(table)
 
 
-def _draw(store: Path, results: Results, out: Path | None) -> Iterator[Path]:
-    folder = out or store.with_name(f"{store.name.removesuffix('.zarr')}-figures")
+def _draw(store: str, results: Results, out: Path | None) -> Iterator[Path]:
+    """Figures beside a store, in the current folder for one at a URL."""
+    beside = Path(show_path(store))
+    folder = Path() if is_remote(store) else beside.parent
+    folder = out or folder / f"{beside.name.removesuffix('.zarr')}-figures"
     for drawn in draw_figures(results):
         yield from save_figure(drawn.figure, folder / drawn.name)
 
 
-def _how_far(path: Path) -> str:
-    if not path.exists():
-        return "nothing had begun"
-    numbers = counts(path)
-    total = sum(numbers.values())
-    return f"{total - numbers['pending']} of {total} runs are in {path}"
+def _say_how_to_resume(console: Console, why: str, path: str) -> None:
+    """Say why a sweep ended early, how far it is, and which command goes on."""
+    try:
+        numbers = counts(path)
+    except FileNotFoundError:
+        how_far = "nothing had begun"
+    except (OSError, ValueError):
+        how_far = f"{path} cannot be read now"
+    else:
+        total = sum(numbers.values())
+        how_far = f"{total - numbers['pending']} of {total} runs are in {path}"
+    console.print(
+        f"\n{why}; {how_far}. To resume:\n  {_this_command()}",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )
 
 
 def _this_command() -> str:

@@ -13,6 +13,7 @@ import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from multiprocessing import resource_tracker
@@ -36,59 +37,129 @@ class ClusterError(RuntimeError):
     """There is no cluster to run on; the message says what to start or to change."""
 
 
-@contextmanager
-def connect(
-    scheduler: str | None = None,
-    scheduler_file: Path | None = None,
-    workers: int | None = None,
-    *,
-    timeout: float = 10.0,
-) -> Iterator[Client]:
-    """Client of a cluster with at least one worker, closed with what it started at the end.
+class ClusterLostError(RuntimeError):
+    """The cluster that a sweep ran on is gone."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Where to run; never what: any of them gives the same numbers.
 
     Parameters
     ----------
     scheduler : str, optional
-        Address of a running scheduler, or ``threads`` for workers that are threads of this process.
-        Without it and without `scheduler_file`, an embedded cluster of processes.
+        Address of a running scheduler, ``threads`` for workers that are threads of this process, or
+        ``synchronous`` for none. Without it and without `scheduler_file`, an embedded cluster of
+        processes.
     scheduler_file : Path, optional
         File that a running scheduler wrote.
     workers : int, optional
         Workers of one thread each, if they are to be started here; by default one for each CPU that
         this process may use.
+    tls_ca, tls_cert, tls_key : Path, optional
+        PEM files of the certificate authority, and of certificate and key of this driver, for a
+        running cluster whose scheduler requires TLS.
+    arrays : str, optional
+        Array library of the workers started here; by default as Dask's configuration says.
+
+    Raises
+    ------
+    ClusterError
+        If they contradict one another.
+    """
+
+    scheduler: str | None = None
+    scheduler_file: Path | None = None
+    workers: int | None = None
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    arrays: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.scheduler is not None and self.scheduler_file is not None:
+            raise ClusterError(
+                f"expected a scheduler's address or its file, got both, {self.scheduler!r} and "
+                f"{str(self.scheduler_file)!r}; give one of them"
+            )
+        if self.workers is not None and self.running is not None:
+            raise ClusterError(
+                f"expected no number of workers for the cluster at {self.running!r}, which has its "
+                f"own, got {self.workers!r}; leave it out"
+            )
+        if self.workers is not None and self.workers < 1:
+            raise ClusterError(f"expected one worker or more, got {self.workers!r}; give 1 or more")
+        if self.arrays is not None and self.running is not None:
+            raise ClusterError(
+                f"expected no array library for the cluster at {self.running!r}, whose workers "
+                f"have their own, got {self.arrays!r}; leave it out, and start the workers with "
+                f"DASK_HESSCAPE__ARRAYS={self.arrays}"
+            )
+        self._check_credentials()
+
+    def _check_credentials(self) -> None:
+        files = {"--tls-ca": self.tls_ca, "--tls-cert": self.tls_cert, "--tls-key": self.tls_key}
+        if not any(files.values()):
+            return
+        missing = [flag for flag, file in files.items() if file is None]
+        if missing:
+            raise ClusterError(
+                f"expected all of {', '.join(files)} for a cluster with TLS, got none for "
+                f"{', '.join(missing)}; give all three"
+            )
+        for flag, file in files.items():
+            if file is not None and not file.is_file():
+                raise ClusterError(f"{flag}: expected a PEM file, got no file {str(file)!r}")
+        if self.running is None:
+            raise ClusterError(
+                "expected a running cluster for TLS, got none: an embedded one listens on this "
+                "machine only; give --scheduler tls://HOST:PORT, or leave the TLS files out"
+            )
+
+    @property
+    def running(self) -> str | None:
+        """The cluster that runs already, as it was named; None if one is to be started here."""
+        if self.scheduler_file is not None:
+            return str(self.scheduler_file)
+        return self.scheduler if self.scheduler not in {"threads", "synchronous"} else None
+
+    def security(self) -> Security:
+        """Credentials for Dask; without TLS, what its own configuration says."""
+        if self.tls_ca is None:
+            return Security()
+        return Security(
+            require_encryption=True,
+            tls_ca_file=str(self.tls_ca),
+            tls_client_cert=str(self.tls_cert),
+            tls_client_key=str(self.tls_key),
+        )
+
+
+@contextmanager
+def connect(resources: Resources, *, timeout: float = 10.0) -> Iterator[Client]:
+    """Client of a cluster with at least one worker, closed with what it started at the end.
+
+    Parameters
+    ----------
+    resources : Resources
     timeout : float
         Seconds to wait for a running scheduler, for its file, and for its first worker.
 
     Raises
     ------
     ClusterError
-        If the arguments contradict one another, if no scheduler answers, or if it has no workers.
+        If no scheduler answers, or if it has no workers.
     """
-    _check_choice(scheduler, scheduler_file, workers)
-    if scheduler_file is not None:
-        scheduler = _read_scheduler_file(scheduler_file, timeout)
+    scheduler = resources.scheduler
+    if resources.scheduler_file is not None:
+        scheduler = _read_scheduler_file(resources.scheduler_file, timeout)
     if scheduler is None or scheduler == "threads":
-        with _start_local(workers or cpu_count(), processes=scheduler is None) as client:
+        workers = resources.workers or cpu_count()
+        with _start_local(workers, processes=scheduler is None) as client:
             yield client
     else:
-        with _join(scheduler, timeout) as client:
+        with _join(scheduler, resources.security(), timeout) as client:
             yield client
-
-
-def _check_choice(scheduler: str | None, scheduler_file: Path | None, workers: int | None) -> None:
-    if scheduler is not None and scheduler_file is not None:
-        raise ClusterError(
-            f"expected a scheduler's address or its file, got both, {scheduler!r} and "
-            f"{str(scheduler_file)!r}; give one of them"
-        )
-    running = scheduler_file or (scheduler if scheduler != "threads" else None)
-    if workers is not None and running is not None:
-        raise ClusterError(
-            f"expected no number of workers for the cluster at {str(running)!r}, which has its "
-            f"own, got {workers!r}; leave it out"
-        )
-    if workers is not None and workers < 1:
-        raise ClusterError(f"expected one worker or more, got {workers!r}; give 1 or more")
 
 
 @contextmanager
@@ -192,16 +263,16 @@ def _read_scheduler_file(path: Path, timeout: float) -> str:
 
 
 @contextmanager
-def _join(address: str, timeout: float) -> Iterator[Client]:
+def _join(address: str, security: Security, timeout: float) -> Iterator[Client]:
     """Client of a running scheduler, as soon as it has a worker."""
     try:
-        asyncio.run(_knock(address, timeout))
-        client = Client(address, timeout=timeout)
-    except (OSError, ValueError, TypeError) as error:  # a TypeError where TLS is not set up
+        asyncio.run(_knock(address, security, timeout))
+        client = Client(address, timeout=timeout, security=security)
+    except (OSError, RuntimeError, ValueError, TypeError) as error:  # the latter where TLS is not
         raise ClusterError(
             f"expected a Dask scheduler at {address!r} within {timeout:g} s, got "
             f"{_deepest_message(error)}; start one with `dask scheduler`, or correct the "
-            "address, as in tcp://127.0.0.1:8786"
+            "address, as in tcp://127.0.0.1:8786 (tls:// with --tls-ca, --tls-cert and --tls-key)"
         ) from error
     with client:
         try:
@@ -223,9 +294,9 @@ def _deepest_message(error: BaseException | None) -> str:
     return message
 
 
-async def _knock(address: str, timeout: float) -> None:
+async def _knock(address: str, security: Security, timeout: float) -> None:
     """Shake hands with the scheduler: a client would wait for a mute one for ever."""
-    credentials = Security().get_connection_args("client")
+    credentials = security.get_connection_args("client")
     async with asyncio.timeout(timeout):
         comm = await comm_core.connect(address, timeout=0.9 * timeout, **credentials)
     await comm.close()

@@ -3,10 +3,8 @@
 Printable and countable before anything runs; nothing is written here.
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +16,8 @@ from store.array_store import read_block_seeds, read_grid
 from store.chunks import pending_blocks
 from store.keys import Block
 from store.ledger import read_status
-from store.schema import cube_variables, trajectory_variables
+from store.place import StorePath, is_there
+from store.schema import RESULTS, cube_variables, trajectory_variables
 
 _MOST_BLOCK_SEEDS = 16
 _LONGEST_BLOCK = 20.0  # seconds on a nominal core; a worker that dies loses no more than a block
@@ -85,10 +84,10 @@ def choose_block_seeds(campaign: Campaign) -> int:
     return int(min(_MOST_BLOCK_SEEDS, 2 ** int(np.log2(fitting))))
 
 
-def make_plan(campaign: Campaign, path: str | os.PathLike[str], cost: CostModel) -> Plan:
+def make_plan(campaign: Campaign, path: StorePath, cost: CostModel) -> Plan:
     """What is left to do of a campaign in a store, which need not exist yet."""
     wanted = campaign.grid_labels()
-    if Path(path).exists():
+    if is_there(path):
         stored, block_seeds = read_grid(path), read_block_seeds(path)
         grid = stored.union(wanted)
         status = np.zeros(grid.shape, dtype=np.int8)
@@ -109,7 +108,7 @@ def plan_chunks(
         for N in sorted(set(campaign.grid.N), reverse=True)
         for unit in _group(campaign, [chunk for chunk in chunks if chunk[0].N == N], cost)
     )
-    variables = [row for row in cube_variables(()) if row.name != "status"]
+    variables = [row for row in cube_variables(()) if row.name in RESULTS]
     along = trajectory_variables(()) if campaign.times() else ()
     runs = sum(unit.runs for unit in units)
     run_bytes = sum(np.dtype(row.dtype).itemsize for row in variables)

@@ -1,30 +1,38 @@
 """Where the numbers of a store come from, and whether a campaign may add to them."""
 
-import os
-import platform
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pipeline.admission import installed_versions
 from pipeline.campaign import Campaign
 from pipeline.campaign_sections import tabulate_measurements
 from pipeline.kernel.block import KERNEL_VERSION
 from pipeline.plan import choose_block_seeds
-from store.array_store import create_store, read_attributes, update_attributes
+from store.array_store import create_store, read_attributes
 from store.ledger import Ledger
-
-_PACKAGES = ("hesscape", "numpy", "scipy", "dask", "distributed", "zarr", "xarray")
+from store.lock import make_lock
+from store.place import StorePath, is_there, show_path, writing
 
 
 class StoreMismatchError(ValueError):
     """A store whose numbers are of another physics or kernel than the campaign's."""
 
 
-def check_store(campaign: Campaign, path: str | os.PathLike[str]) -> None:
+def check_store(
+    campaign: Campaign, path: StorePath, *, accept_kernel_version: bool = False
+) -> None:
     """Refuse a store that the campaign must not add to; reads only.
+
+    Parameters
+    ----------
+    campaign : Campaign
+    path : str or PathLike
+    accept_kernel_version : bool
+        Whether numbers of this kernel may be added to those of another; each run tells which one
+        it is from.
 
     Raises
     ------
@@ -32,61 +40,89 @@ def check_store(campaign: Campaign, path: str | os.PathLike[str]) -> None:
         If physics or kernel version differ; the message lists each difference.
     """
     attributes = read_attributes(path)
+    advice = (
+        "choose another store with --store PATH, or give the campaign the store's values; "
+        "only alpha, N, seeds, inits and lists of parameters can be extended"
+    )
     differences = campaign.differences(attributes.get("physics", {}))
     version = attributes.get("kernel_version")
-    if version != KERNEL_VERSION:
+    if version != KERNEL_VERSION and not accept_kernel_version:
         differences.append(
             f"kernel version: the store has {version!r}, this hesscape {KERNEL_VERSION!r}"
+        )
+        advice += (
+            ". To mix runs of both kernels, each with its own in `revision`, "
+            "say --accept-kernel-version"
         )
     if differences:
         lines = "\n  ".join(differences)
         raise StoreMismatchError(
-            f"{os.fspath(path)} holds other numbers than campaign {campaign.name!r} would add:\n"
-            f"  {lines}\n"
-            "choose another store with --store PATH, or give the campaign the store's values; "
-            "only alpha, N, seeds, inits and lists of parameters can be extended"
+            f"{show_path(path)} holds other numbers than campaign {campaign.name!r} would add:\n"
+            f"  {lines}\n{advice}"
         )
 
 
-def open_ledger(campaign: Campaign, path: str | os.PathLike[str]) -> Ledger:
+def open_ledger(
+    campaign: Campaign, path: StorePath, *, accept_kernel_version: bool = False
+) -> Ledger:
     """Ledger of the campaign's store, which is created or grown where it lacks labels.
+
+    What is marked from now on bears the newest of the store's revisions, which is this campaign
+    with this software.
 
     Raises
     ------
     StoreMismatchError
         As `check_store`.
-    store.ledger.StoreLockedError
+    StoreLockedError
         If another driver has the store.
+    StoreWriteError
+        If it cannot be written.
     """
     wanted = campaign.grid_labels()
-    if not Path(path).exists():
-        create_store(
-            path,
-            wanted,
-            campaign.measurements(),
-            block_seeds=choose_block_seeds(campaign),
-            attributes={"title": campaign.name} | describe(campaign, {}),
-            times=campaign.times(),
-        )
-    check_store(campaign, path)
+    if not is_there(path):
+        _create(campaign, path)
+    check_store(campaign, path, accept_kernel_version=accept_kernel_version)
     ledger = Ledger(path)
     try:
+        before = read_attributes(path)
         if wanted.missing_from(ledger.grid):
             grid = ledger.grid.union(wanted)
-            attributes = describe(campaign, read_attributes(path))
-            ledger.grow(grid, tabulate_measurements(grid.values, grid.N), attributes)
-        elif _revision(campaign) != _known_revision(read_attributes(path)):
-            update_attributes(path, describe(campaign, read_attributes(path)))
+            measurements = tabulate_measurements(grid.values, grid.N)
+            ledger.grow(grid, measurements, describe(campaign, before))
+        elif _revision(campaign) != _known_revision(before):
+            ledger.update_attributes(describe(campaign, before))
     except BaseException:
         ledger.close()
         raise
     return ledger
 
 
+def _create(campaign: Campaign, path: StorePath) -> None:
+    """Create the store, unless another driver is quicker."""
+    lock = make_lock(path)
+    with writing(path):
+        held = lock.acquire()
+    try:
+        if held and not is_there(path):
+            create_store(
+                path,
+                campaign.grid_labels(),
+                campaign.measurements(),
+                block_seeds=choose_block_seeds(campaign),
+                attributes={"title": campaign.name} | describe(campaign, {}),
+                times=campaign.times(),
+            )
+    finally:
+        if held:
+            lock.release()
+
+
 def describe(campaign: Campaign, before: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes of a store for a campaign that adds to it: what made its numbers, and when.
 
-    `revisions` lists every campaign text, kernel and package versions that ever added to the store.
+    `revisions` lists every campaign text, kernel and package versions that ever added to the store;
+    the variable ``revision`` of the cube has, for each run, the place in that list.
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     revision = _revision(campaign)
@@ -99,12 +135,10 @@ def describe(campaign: Campaign, before: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _revision(campaign: Campaign) -> dict[str, Any]:
-    versions = {"python": platform.python_version()}
-    versions |= {name: metadata.version(name) for name in _PACKAGES}
     return {
         "campaign": campaign.to_toml(),
         "kernel_version": KERNEL_VERSION,
-        "versions": versions,
+        "versions": dict(installed_versions()),
         "git_commit": _git_commit(),
     }
 

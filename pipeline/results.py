@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -11,6 +10,7 @@ from pipeline.outcomes import split_constants
 from pipeline.reductions import reduce_cube
 from store.array_store import open_group, open_store, read_attributes
 from store.layout import ALONG_RUNS
+from store.place import StorePath
 from store.reduced import read_reduced
 from store.schema import Status
 
@@ -70,12 +70,12 @@ class Results:
         return dataset.where(self.cube["status"] == Status.DONE)
 
 
-def read_results(path: Path, reduced: xr.Dataset | None = None) -> Results:
+def read_results(path: StorePath, reduced: xr.Dataset | None = None) -> Results:
     """Open a store, with its reductions or, where it has none yet, new ones.
 
     Parameters
     ----------
-    path : Path
+    path : str or PathLike
     reduced : Dataset, optional
         Reductions of this store, if they are at hand.
 

@@ -1,13 +1,12 @@
 """How far a campaign is, read from its store without disturbing a sweep that is under way."""
 
-import os
-from datetime import UTC, datetime
 from typing import Any
 
 from store.ledger import counts, read_driver, read_failures
+from store.place import StorePath
 
 
-def describe_status(path: str | os.PathLike[str]) -> dict[str, Any]:
+def describe_status(path: StorePath) -> dict[str, Any]:
     """State of a store, ready for JSON.
 
     Returns
@@ -16,14 +15,13 @@ def describe_status(path: str | os.PathLike[str]) -> dict[str, Any]:
         ``pending``, ``done``, ``failed``, ``quarantined``: numbers of runs. ``running``: whether a
         sweep is under way. ``rate``: runs per second since it began, and ``eta_seconds`` what it
         has left at that rate; None where nothing runs or nothing has ended yet. ``failures``: the
-        quarantined blocks with their error.
+        quarantined blocks with their error, worker, attempts and the time.
     """
     numbers = counts(path)
     driver = read_driver(path)
     rate = eta = None
     if driver is not None:
-        elapsed = (datetime.now(UTC) - datetime.fromisoformat(driver["started"])).total_seconds()
-        ended = sum(numbers.values()) - numbers["pending"] - driver["ended"]
+        ended, elapsed = driver.get("ended_since", 0), driver.get("elapsed", 0.0)
         if ended > 0 and elapsed > 0:
             rate = ended / elapsed
             eta = numbers["pending"] / rate

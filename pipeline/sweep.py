@@ -5,18 +5,21 @@ chunks are on the disk, are the runs marked. A driver that is killed leaves at m
 way to be computed again, to the same bytes.
 """
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from time import monotonic
 from typing import Protocol
 
 import xarray as xr
 
-from pipeline.executors import Executor, Finished
+from pipeline.executors import Executor, Finished, TaskLostError, WorkerDiedError
 from pipeline.reductions import combine, reduce_size
 from pipeline.work import Receipt, Unit
-from store.array_store import open_store
+from store.array_store import open_store, reading
 from store.ledger import Ledger
+from store.place import StoreWriteError
 
 MOST_ATTEMPTS = 3
 """How often a chunk's blocks are tried before they are quarantined."""
@@ -38,10 +41,19 @@ class Watcher(Protocol):
 
 
 class Sweep:
-    """One sweep over the units that a plan leaves to do.
+    """One sweep over the units that a plan leaves to do, and those that are added meanwhile.
 
     The reductions are tasks like the others: those of one N are handed out as soon as its last unit
     has ended, so that they overlap with the descents of other sizes.
+
+    More units may be given to `add` while `run` is at work, from the watcher's methods, which are
+    called in the driver's thread when what they are told of is marked. Their labels must be in the
+    ledger's grid, and no other unit may have their chunk.
+
+    Who is to blame: a unit that raises is tried `MOST_ATTEMPTS` times, then quarantined. One whose
+    workers died, as often as Dask allows, is tried once more while nothing else runs, and
+    quarantined if they die again: units that shared a worker with it are not. A unit that the
+    cluster lost is done again without blame. A store that cannot be written ends the sweep.
 
     Parameters
     ----------
@@ -53,53 +65,81 @@ class Sweep:
         What a worker does with a unit; `work.run_unit` with store and recipe bound.
     executor : Executor
     watcher : Watcher
+    deadline : float
+        On the clock of `time.monotonic`: no unit is started that is predicted to end later.
     """
 
     def __init__(
-        self, ledger: Ledger, path: str, work: Work, executor: Executor, watcher: Watcher
+        self,
+        ledger: Ledger,
+        path: str,
+        work: Work,
+        executor: Executor,
+        watcher: Watcher,
+        *,
+        deadline: float = math.inf,
     ) -> None:
         self._ledger = ledger
         self._path = path
         self._work = work
         self._executor = executor
         self._watcher = watcher
+        self._deadline = deadline
         self._units: deque[Unit] = deque()
+        self._suspects: deque[Unit] = deque()  # to be tried alone
+        self._left: Counter[int] = Counter()  # units of each N that have not ended
         self._reductions: deque[int] = deque()
-        self._under_way: dict[str, Unit | None] = {}  # a unit, or a reduction
+        self._under_way: dict[str, Unit | int | None] = {}  # a unit, an N to reduce, or combining
+        self._alone = False
 
     def run(self, units: Iterable[Unit]) -> xr.Dataset:
         """Do all units; the reductions of the whole store, in memory.
 
         A unit's error is retried and then quarantined, and the sweep goes on. A reduction's error
         is raised at the end: the data are safe, and `hesscape reduce` repeats it.
+
+        Raises
+        ------
+        store.place.StoreWriteError
+            If a unit's results or the status cannot be written, after `MOST_ATTEMPTS`.
+        ClusterLostError
+            If there is no cluster any more.
         """
-        self._units.extend(units)
-        left = Counter(_size(unit) for unit in self._units)
-        self._reductions.extend(size for size in self._ledger.grid.N if not left[size])
-        parts: list[xr.Dataset] = []
+        self.add(units)
+        self._reductions.extend(size for size in self._ledger.grid.N if not self._left[size])
+        parts: dict[int, xr.Dataset] = {}
+        whole: xr.Dataset | None = None
         mistakes: list[BaseException] = []
         self._fill()
         for batch in self._executor.finished():
             for ended in batch:
-                unit = self._under_way.pop(ended.key)
-                if unit is not None:
-                    again = self._take(unit, ended)
-                    self._units.extendleft(again)
-                    left.update(_size(one) for one in again)
-                    left[_size(unit)] -= 1
-                    if not left[_size(unit)]:
-                        self._reductions.append(_size(unit))
+                task = self._under_way.pop(ended.key)
+                if isinstance(task, Unit):
+                    self._alone = False
+                    self._take(task, ended)
+                elif isinstance(ended.error, TaskLostError):
+                    self._reductions.extend([] if task is None else [task])
                 elif ended.error is not None:
                     mistakes.append(ended.error)
+                elif task is None:
+                    whole = ended.value
                 else:
-                    parts.append(ended.value)
-            self._ledger.flush()  # before a reduction is handed out that relies on it
+                    parts[task] = ended.value
+            # before a reduction is handed out that relies on it
+            self._ledger.flush(lazily=not self._reductions and bool(self._units))
             self._fill()
-            if len(parts) == len(self._ledger.grid.N) and not self._under_way:
-                self._submit("combine", None, combine, parts)
+            if not self._under_way and whole is None and len(parts) == len(self._ledger.grid.N):
+                self._submit("combine", None, combine, list(parts.values()))
         if mistakes:
             raise mistakes[0]
-        return parts[-1]
+        assert whole is not None
+        return whole
+
+    def add(self, units: Iterable[Unit]) -> None:
+        """Put units behind those that wait."""
+        for unit in units:
+            self._units.append(unit)
+            self._left[_size(unit)] += 1
 
     def _fill(self) -> None:
         """Hand out reductions and units until every worker has one.
@@ -107,50 +147,89 @@ class Sweep:
         No more than one: a task that waits at a worker would share the blame if that worker died.
         """
         capacity = self._executor.capacity()
-        while len(self._under_way) < capacity and (self._reductions or self._units):
+        while len(self._under_way) < capacity and not self._alone:
             if self._reductions:
                 size = self._reductions.popleft()
-                self._submit(f"reduce,N={size}", None, reduce_stored, self._path, size)
-            else:
-                unit = self._units.popleft()
+                self._submit(f"reduce,N={size}", size, reduce_stored, self._path, size)
+            elif self._suspects:
+                if self._under_way:
+                    return  # until nothing else runs
+                unit = self._suspects.popleft()
+                self._alone = True
                 self._submit(unit.key, unit, self._work, unit)
+            elif self._units:
+                unit = self._units.popleft()
+                if monotonic() + unit.seconds > self._deadline:
+                    self._end(unit)
+                    continue
+                self._submit(unit.key, unit, self._work, unit)
+            else:
+                return
 
     def _submit(
-        self, key: str, unit: Unit | None, function: Callable[..., object], *arguments: object
+        self, key: str, task: Unit | int | None, function: Callable[..., object], *arguments: object
     ) -> None:
-        self._under_way[key] = unit
+        self._under_way[key] = task
         self._executor.submit(key, function, *arguments)
 
-    def _take(self, unit: Unit, ended: Finished) -> list[Unit]:
-        """Mark what a unit gave; the units to do again in its place."""
+    def _end(self, unit: Unit) -> None:
+        """Reduce the unit's N, if it was the last one of it."""
+        size = _size(unit)
+        self._left[size] -= 1
+        if not self._left[size]:
+            self._reductions.append(size)
+
+    def _take(self, unit: Unit, ended: Finished) -> None:
+        """Mark what a unit gave, or see to it that it is done again."""
         if ended.error is None:
             for receipt in ended.value:
                 self._ledger.mark(receipt.block, receipt.status)
             self._watcher.received(unit, ended.value)
-            return []
-        if len(unit.chunks) > 1:  # find the guilty chunk, and let the others pass
+        elif isinstance(ended.error, TaskLostError):
+            self._watcher.retries(unit, ended.error)
+            self._again(unit)
+        elif len(unit.chunks) > 1:  # find the guilty chunk, and let the others pass
             self._watcher.retries(unit, ended.error)
             seconds = unit.seconds / len(unit.chunks)
-            return [Unit((chunk,), seconds) for chunk in unit.chunks]
-        attempts = unit.attempts + ended.attempts
-        if attempts < MOST_ATTEMPTS:
+            for chunk in unit.chunks:
+                self._again(Unit((chunk,), seconds))
+        elif isinstance(ended.error, WorkerDiedError) and not unit.suspect:
             self._watcher.retries(unit, ended.error)
-            return [replace(unit, attempts=attempts)]
+            self._left[_size(unit)] += 1
+            self._suspects.append(
+                replace(unit, attempts=unit.attempts + ended.attempts, suspect=True)
+            )
+        elif unit.attempts + ended.attempts < MOST_ATTEMPTS:
+            self._watcher.retries(unit, ended.error)
+            self._again(replace(unit, attempts=unit.attempts + ended.attempts))
+        elif isinstance(ended.error, StoreWriteError):
+            raise ended.error
+        else:
+            self._give_up(unit, ended)
+        self._end(unit)
+
+    def _again(self, unit: Unit) -> None:
+        """Put a unit before those that wait."""
+        self._units.appendleft(unit)
+        self._left[_size(unit)] += 1
+
+    def _give_up(self, unit: Unit, ended: Finished) -> None:
+        assert ended.error is not None
         for block in unit.blocks:
             self._ledger.quarantine(
                 block,
                 error=f"{type(ended.error).__name__}: {ended.error}",
                 traceback=ended.trace,
                 worker=ended.worker,
-                attempts=attempts,
+                attempts=unit.attempts + ended.attempts,
             )
         self._watcher.gave_up(unit, ended.error)
-        return []
 
 
 def reduce_stored(path: str, size: int) -> xr.Dataset:
     """Reductions of one N of a store."""
-    return reduce_size(open_store(path).sel(N=[size]))
+    with reading(path):
+        return reduce_size(open_store(path).sel(N=[size]))
 
 
 def _size(unit: Unit) -> int:

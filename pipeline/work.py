@@ -5,6 +5,7 @@ same chunk. Runs in worker processes, in threads, or in the driver, with the sam
 """
 
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,7 +19,10 @@ from pipeline.kernel.block import Dynamics, Task, run_block
 from pipeline.worker_arrays import worker_arrays
 from store.array_store import write_block
 from store.keys import Block, instance_stream
+from store.place import StoreWriteError
 from store.schema import Status
+
+_WRITE_PAUSES = (0.5, 2.0)  # seconds before another try to write
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,14 @@ class Unit:
         Predicted time on one core.
     attempts : int
         How often it was tried before.
+    suspect : bool
+        Whether workers died under it.
     """
 
     chunks: tuple[tuple[Block, ...], ...]
     seconds: float
     attempts: int = 0
+    suspect: bool = False
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -163,27 +170,79 @@ def run_unit(path: str, recipe: Recipe, unit: Unit) -> list[Receipt]:
     return [_run_one(path, recipe, block) for block in unit.blocks]
 
 
-def _run_one(path: str, recipe: Recipe, block: Block) -> Receipt:
+@dataclass(frozen=True)
+class Computed:
+    """What the kernel says of a block, with the axes of the store.
+
+    Parameters
+    ----------
+    values : mapping of str to ndarray, [seeds, inits] or [seeds, inits, replicas]
+    along : mapping of str to ndarray, the same axes and times
+        Nothing where the campaign asks for no times.
+    status : int8 array, of the shape of the values
+        DONE or FAILED.
+    failures : tuple of (run, reason)
+        Runs that failed numerically, each by its labels.
+    """
+
+    values: Mapping[str, NDArray[np.generic]]
+    along: Mapping[str, NDArray[np.generic]]
+    status: NDArray[np.int8]
+    failures: tuple[tuple[str, str], ...]
+
+
+def compute_block(recipe: Recipe, block: Block) -> Computed:
+    """Compute a block; nothing is written."""
     result = run_block(recipe.task(block), worker_arrays())
     # the kernel's arrays have an axis of replicas always, those of the store where it is asked for
-    values = {name: array.reshape(block.shape) for name, array in result.values.items()}
-    along = {
-        name: array.reshape(*block.shape, len(recipe.times))
-        for name, array in result.trajectory.items()
-    }
-    write_block(path, block, values, along)
-    return Receipt(
-        block=block,
-        status=np.where(result.finished, Status.DONE, Status.FAILED)
-        .astype(np.int8)
-        .reshape(block.shape),
-        recovered=int(np.sum(values["recovered"] == 1)),
-        seconds=float(np.sum(values["seconds"])),
+    ended = np.where(result.finished, Status.DONE, Status.FAILED)
+    return Computed(
+        values={name: array.reshape(block.shape) for name, array in result.values.items()},
+        along={
+            name: array.reshape(*block.shape, len(recipe.times))
+            for name, array in result.trajectory.items()
+        },
+        status=ended.astype(np.int8).reshape(block.shape),
         failures=tuple(
             (_name_run(block, *place), reason) for place, reason in result.failures.items()
         ),
+    )
+
+
+def _run_one(path: str, recipe: Recipe, block: Block) -> Receipt:
+    computed = compute_block(recipe, block)
+    _write_patiently(path, block, computed.values, computed.along)
+    return Receipt(
+        block=block,
+        status=computed.status,
+        recovered=int(np.sum(computed.values["recovered"] == 1)),
+        seconds=float(np.sum(np.asarray(computed.values["seconds"], dtype=np.float64))),
+        failures=computed.failures,
         worker=socket.gethostname(),
     )
+
+
+def _write_patiently(
+    path: str,
+    block: Block,
+    values: Mapping[str, NDArray[np.generic]],
+    along: Mapping[str, NDArray[np.generic]],
+) -> None:
+    """Write a block; a place that cannot be written is tried again before the work is thrown away.
+
+    Raises
+    ------
+    StoreWriteError
+        If it still cannot be written after the last of `_WRITE_PAUSES`.
+    """
+    for pause in _WRITE_PAUSES:
+        try:
+            write_block(path, block, values, along)
+        except StoreWriteError:
+            time.sleep(pause)
+        else:
+            return
+    write_block(path, block, values, along)
 
 
 def _name_run(block: Block, seed: int, init: int, replica: int) -> str:

@@ -6,5 +6,7 @@
 - `store.array_store`: the cube: create, grow, write a block, read.
 - `store.ledger`: what is done, what failed; the driver's lock.
 - `store.reduced`: what was computed from the cube, beside it.
-- `store.durable`: files that survive a power cut, and the metadata that readers see.
+- `store.verify`: whether what was written is still there, and mending what is not.
+- `store.place`: a folder or a URL, as keys with content; `store.lock`: the driver's lock there.
+- `store.durable`: files that survive a power cut. `store.published`: the metadata that readers see.
 """

@@ -8,25 +8,25 @@ the lock; see `store.ledger`.
 """
 
 import math
-import os
 import reprlib
-import shutil
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.store import Store
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.storage import MemoryStore
 
 from store.chunks import locate_block
-from store.durable import DurableStore, local_root, publish_nodes, sync_folder
 from store.keys import Block, Grid
 from store.layout import ALONG_RUNS, Layout
+from store.place import StorePath, delete_folder, install, is_there, open_place, show_path, writing
+from store.published import copy_files, publish_nodes
 from store.schema import (
     CONSTANTS,
     CONTROLS,
@@ -39,7 +39,10 @@ from store.schema import (
     cube_variables,
 )
 
-StorePath = str | os.PathLike[str]
+
+class StoreDamagedError(SchemaError):
+    """A chunk is not what was written."""
+
 
 COMPRESSORS = (ZstdCodec(level=1), Crc32cCodec())  # the checksum last: it covers what is on disk
 
@@ -55,7 +58,7 @@ def create_store(
 ) -> None:
     """Create the empty cube: labels, units and fill values, nothing computed.
 
-    It is built beside `path` and renamed, so that a crash leaves nothing half-made there.
+    It is built elsewhere and put in its place, so that a crash leaves nothing half-made there.
 
     Parameters
     ----------
@@ -80,40 +83,36 @@ def create_store(
     ValueError
         If `measurements` does not fit the grid or `block_seeds` is not positive.
     """
-    root = local_root(path)
-    if root.exists():
-        raise FileExistsError(f"{root}: expected a free path for a new store, got an existing one")
+    if is_there(path):
+        raise FileExistsError(
+            f"{show_path(path)}: expected a free path for a new store, got an existing one"
+        )
     _check_measurements(grid, measurements)
     if block_seeds < 1:
         raise ValueError(f"block_seeds: expected at least 1 seed in a chunk, got {block_seeds!r}")
     layout = Layout(grid, block_seeds, tuple(times))
-    building = root.with_name(f".{root.name}.{uuid.uuid4().hex}.partial")
-    try:
-        group = zarr.create_group(DurableStore(building), zarr_format=3)
-        for name in layout.groups:
-            group.create_group(name)
-        for array, variable in layout.arrays().items():
-            group.create_array(
-                array,
-                shape=layout.shape(variable),
-                chunks=layout.chunks(variable),
-                dtype=variable.dtype,
-                fill_value=variable.fill,
-                compressors=COMPRESSORS,
-                # One folder for the chunks of a variable: half the inodes of nested folders.
-                chunk_key_encoding={"name": "default", "separator": "."},
-                dimension_names=variable.dims,
-                attributes=variable.attributes()
-                | ({"coordinates": "M"} if layout.in_cube(variable) else {}),
-            )
-        _write_labels(group, layout, measurements)
-        _publish(building, layout, attributes)
-        sync_folder(building)
-        building.rename(root)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
-    sync_folder(root.parent)
+    building = MemoryStore()
+    group = zarr.create_group(building, zarr_format=3)
+    for name in layout.groups:
+        group.create_group(name)
+    for array, variable in layout.arrays().items():
+        group.create_array(
+            array,
+            shape=layout.shape(variable),
+            chunks=layout.chunks(variable),
+            dtype=variable.dtype,
+            fill_value=variable.fill,
+            compressors=COMPRESSORS,
+            # One folder for the chunks of a variable: half the inodes of nested folders.
+            chunk_key_encoding={"name": "default", "separator": "."},
+            dimension_names=variable.dims,
+            attributes=variable.attributes()
+            | ({"coordinates": "M"} if layout.in_cube(variable) else {}),
+        )
+    _write_labels(group, layout, measurements)
+    copy_files(building, layout.labels(measurements))
+    _publish(building, layout, attributes)
+    install(building, path)
 
 
 def grow_store(
@@ -147,7 +146,6 @@ def grow_store(
         If `grid` does not start with the labels of the store, or has other replicas or constants,
         or `measurements` does not fit it or changes a stored number.
     """
-    root = local_root(path)
     old = read_grid(path)
     old.union(grid)  # or it raises
     for (dim, labels), new in zip(old.axes().items(), grid.axes().values(), strict=True):
@@ -157,7 +155,8 @@ def grow_store(
                 f"got {reprlib.repr(new)}"
             )
     _check_measurements(grid, measurements)
-    group = zarr.open_group(DurableStore(root), mode="r+", use_consolidated=False)
+    place = open_place(path)
+    group = zarr.open_group(place, mode="r+", use_consolidated=False)
     values, sizes = len(old.values), len(old.N)
     stored = get_array(open_group(path), "M")[:]
     if not np.array_equal(measurements[:values, :sizes], stored):
@@ -166,11 +165,13 @@ def grow_store(
             f"got {measurements[:values, :sizes]!r}"
         )
     layout = Layout(grid, read_block_seeds(path), read_times(path))
-    for array, variable in layout.arrays().items():
-        get_array(group, array).resize(layout.shape(variable))
-    _write_labels(group, layout, measurements)
-    _publish(root, layout, attributes, withdraw="reduced")
-    shutil.rmtree(root / "reduced", ignore_errors=True)
+    with writing(path):
+        for array, variable in layout.arrays().items():
+            get_array(group, array).resize(layout.shape(variable))
+        _write_labels(group, layout, measurements)
+        copy_files(place, layout.labels(measurements))
+        _publish(place, layout, attributes, withdraw="reduced")
+        delete_folder(place, "reduced")
 
 
 def write_block(
@@ -219,7 +220,11 @@ def write_block(
         array[region] = cells
 
     arrays = {**results, **{f"{ALONG_RUNS}/{name}": along[name] for name in along}}
-    with ThreadPoolExecutor(4) as pool:  # the waits for the disk overlap
+    with (
+        writing(path),
+        reading(path),
+        ThreadPoolExecutor(4) as pool,
+    ):  # the waits for the disk overlap
         for _ in pool.map(write_variable, arrays.keys(), arrays.values()):
             pass
 
@@ -234,7 +239,8 @@ def read_grid(path: StorePath) -> Grid:
     SchemaError
         If what is there is not a store of this package.
     """
-    return _read_labels(open_group(path))
+    with reading(path):
+        return _read_labels(open_group(path))
 
 
 def read_block_seeds(path: StorePath) -> int:
@@ -258,7 +264,8 @@ def read_attributes(path: StorePath) -> dict[str, Any]:
 def update_attributes(path: StorePath, attributes: Mapping[str, object]) -> None:
     """Add or replace attributes of the root; raises as `read_grid`. For the driver only."""
     open_group(path)
-    publish_nodes(local_root(path), (), attributes=attributes)
+    with writing(path):
+        publish_nodes(open_place(path), (), attributes=attributes)
 
 
 def open_store(path: StorePath, group: str | None = None) -> xr.Dataset:
@@ -267,26 +274,49 @@ def open_store(path: StorePath, group: str | None = None) -> xr.Dataset:
     Raises as `read_grid`.
     """
     open_group(path)
-    return sort_labels(xr.open_zarr(local_root(path), group=group, chunks=None, consolidated=True))
+    place = open_place(path, read_only=True)
+    return sort_labels(xr.open_zarr(place, group=group, chunks=None, consolidated=True))
 
 
 def open_group(path: StorePath, mode: Literal["r", "r+"] = "r") -> zarr.Group:
     """Root group as readers see it; raises as `read_grid`."""
-    root = local_root(path)
-    if not root.exists():
-        raise FileNotFoundError(f"{root}: expected a store, got nothing there; `hesscape run` it")
-    try:
-        group = zarr.open_group(
-            DurableStore(root, read_only=mode == "r"), mode=mode, use_consolidated=True
+    if not is_there(path):
+        raise FileNotFoundError(
+            f"{show_path(path)}: expected a store, got nothing there; `hesscape run` it"
         )
+    try:
+        place = open_place(path, read_only=mode == "r")
+        group = zarr.open_group(place, mode=mode, use_consolidated=True)
         axes = cube_axes(_control(group))
         rows = (*coordinate_variables(axes), *cube_variables(axes))
         complete = {row.name for row in rows} <= _shown(group)
     except (FileNotFoundError, StopIteration, ValueError):
         complete = False
     if not complete:
-        raise SchemaError(f"{root}: expected a store of hesscape, got something else there")
+        raise SchemaError(
+            f"{show_path(path)}: expected a store of hesscape, got something else there"
+        )
     return group
+
+
+@contextmanager
+def reading(path: StorePath) -> Iterator[None]:
+    """Say what to do where a chunk is not what was written.
+
+    Raises
+    ------
+    StoreDamagedError
+        Instead of the codec's error.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "checksum" not in str(error):
+            raise
+        raise StoreDamagedError(
+            f"{show_path(path)}: expected chunks as they were written, got one that is damaged "
+            f"(checksum); `hesscape verify {show_path(path)}` finds and mends it"
+        ) from error
 
 
 def get_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
@@ -354,7 +384,7 @@ def _write_labels(
 
 
 def _publish(
-    root: Path, layout: Layout, attributes: Mapping[str, object], *, withdraw: str | None = None
+    place: Store, layout: Layout, attributes: Mapping[str, object], *, withdraw: str | None = None
 ) -> None:
     """Show all arrays to readers, the root's last: from then on the store is what it says."""
     arrays = list(layout.arrays())
@@ -362,8 +392,8 @@ def _publish(
         inside = [
             array.removeprefix(f"{name}/") for array in arrays if array.startswith(f"{name}/")
         ]
-        publish_nodes(root, inside, group=name)
-    publish_nodes(root, [*layout.groups, *arrays], attributes=attributes, withdraw=withdraw)
+        publish_nodes(place, inside, group=name)
+    publish_nodes(place, [*layout.groups, *arrays], attributes=attributes, withdraw=withdraw)
 
 
 def _check_measurements(grid: Grid, measurements: NDArray[np.integer[Any]]) -> None:

@@ -6,6 +6,7 @@ can grow on every axis and any block can be computed again anywhere.
 """
 
 import math
+import re
 import reprlib
 import zlib
 from dataclasses import dataclass
@@ -166,6 +167,10 @@ class Grid:
             )
 
 
+class BlockKeyError(ValueError):
+    """A text that is no key of a block."""
+
+
 @dataclass(frozen=True)
 class Block:
     """Cells that one kernel call computes; always inside one chunk of the store.
@@ -232,6 +237,46 @@ class Block:
             f"{values}N={self.N},"
             f"seeds={_join_ranges(self.seeds)},inits={'+'.join(self.inits)}{replicas}"
         )
+
+
+def parse_block(key: str) -> Block:
+    """The block of a key, as `Block.key` writes it.
+
+    Raises
+    ------
+    BlockKeyError
+        If it is no such key.
+    """
+    pattern = (
+        r"(?P<values>(?:\w+=[-+.\de]+,)+)N=(?P<N>\d+),seeds=(?P<seeds>\d[-+\d]*)"
+        r",inits=(?P<inits>\w+(?:\+\w+)*)(?:,replicas=(?P<replicas>\d+))?"
+    )
+    match = re.fullmatch(pattern, key.strip())
+    fields = match.groupdict() if match else {}
+    try:
+        pairs = (pair.split("=") for pair in fields["values"].split(",")[:-1])
+        *constants, (control, value) = ((name, float(label)) for name, label in pairs)
+        block = Block(
+            control,
+            value,
+            int(fields["N"]),
+            tuple(seed for part in fields["seeds"].split("+") for seed in _read_range(part)),
+            tuple(fields["inits"].split("+")),
+            None if fields["replicas"] is None else int(fields["replicas"]),
+            tuple(constants),
+        )
+        _ = block.grid  # or it raises
+    except (KeyError, ValueError):
+        raise BlockKeyError(
+            f"block: expected a key such as 'alpha=2.5,N=128,seeds=16-31,inits=random+spectral', "
+            f"as `hesscape status` prints it, got {key!r}"
+        ) from None
+    return block
+
+
+def _read_range(text: str) -> range:
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
 
 
 def instance_stream(entropy: int, model: str, N: int, M: int, seed: int) -> np.random.SeedSequence:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from store.chunks import chunk_shape
 from store.keys import Grid
 from store.schema import (
+    OF_DRIVER,
     TIME,
     Variable,
     coordinate_variables,
@@ -19,7 +20,7 @@ from store.schema import (
 ALONG_RUNS: Final = "trajectory"
 """Group of what is known along the runs, with labels of its own to be opened alone."""
 
-# least chunk of labels and status, but for replicas: one file until a campaign is large
+# least chunk of what the driver writes, but for replicas: one file until a campaign is large
 _ROOM: Final = {"N": 8, "seed": 256, "init": 4}
 _ROOM_OF_VALUES: Final = 16
 
@@ -68,7 +69,7 @@ class Layout:
 
         Axes that cannot grow are never cut.
         """
-        if self.in_cube(row) and row.name != "status":
+        if self.in_cube(row) and row.name not in OF_DRIVER:
             along = chunk_shape(self.grid, self.block_seeds)
             sizes = dict(zip(self.grid.axes(), along, strict=True))
         else:

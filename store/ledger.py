@@ -2,42 +2,44 @@
 
 The status of all runs is one array, kept in memory by the driver and written as a whole. It says
 "done" only after the worker's data are on the disk, so that a killed campaign computes again at
-most the blocks that were in flight, to the same bytes. Failures of blocks are kept as attributes
-of the group ``ledger``.
+most the blocks that were in flight, to the same bytes. Which revision of campaign and software a
+run is from is kept the same way. Failures of blocks are kept as attributes of the group ``ledger``,
+and below it a copy of each file that only the driver writes, for `store.verify`.
 """
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-import filelock
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
 from store.array_store import (
-    StorePath,
     get_array,
     grow_store,
     open_group,
+    read_attributes,
     read_block_seeds,
     read_grid,
+    reading,
+    update_attributes,
 )
 from store.chunks import locate_block, pending_blocks
-from store.durable import DurableStore, local_root
 from store.keys import Block, Grid
-from store.schema import SchemaError, Status
+from store.lock import Lock, StoreLockedError, make_lock
+from store.place import StorePath, open_place, read_bytes, show_path, writing
+from store.published import copy_files
+from store.schema import OF_DRIVER, SchemaError, Status
 
-_PATIENCE = 0.5  # seconds; longer than `read_driver` of another process holds the lock
-
-
-class StoreLockedError(RuntimeError):
-    """Another driver is working on the store."""
+NO_REVISION = -1
+_IDLE_SHARE = 20.0  # times what writing the status takes, between two lazy writes of it
 
 
 class Ledger:
@@ -59,6 +61,8 @@ class Ledger:
         Seeds in a chunk of the store.
     status : ndarray of int8, of the shape of `grid`
         Status of all runs; `mark` changes it, `flush` writes it.
+    revision : ndarray of int16, of the same shape
+        For each run that has ended, the place of its revision in the attribute ``revisions``.
 
     Raises
     ------
@@ -73,28 +77,24 @@ class Ledger:
     grid: Grid
     block_seeds: int
     status: NDArray[np.int8]
+    revision: NDArray[np.int16]
 
     def __init__(self, path: StorePath) -> None:
         self._path = path
-        self._lock = filelock.FileLock(_lock_path(path), timeout=_PATIENCE, thread_local=False)
         open_group(path)
-        try:
-            self._lock.acquire()
-        except filelock.Timeout:
-            raise StoreLockedError(
-                f"{local_root(path)}: expected no other driver, got one at work "
-                f"({_describe_driver(path)}); wait for it or stop it, then run again"
-            ) from None
+        self._next_flush = monotonic()
+        self._lock = _take_lock(path)
         try:
             self._read()
-            self._record(
-                driver={
-                    "host": socket.gethostname(),
-                    "pid": os.getpid(),
-                    "started": _now(),
-                    "ended": int(np.count_nonzero(self.status)),
-                }
-            )
+            self._started = monotonic()
+            self._ended_before = int(np.count_nonzero(self.status))
+            self._driver = {
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "started": _now(),
+                "ended": self._ended_before,
+            }
+            self._record(driver=self._driver)
         except BaseException:
             self._lock.release()
             raise
@@ -146,14 +146,37 @@ class Ledger:
                 f"got {codes!r}"
             )
         region, seeds, inits = locate_block(self.grid, block, self.block_seeds)
-        self.status[region][np.ix_(seeds, inits)] = array
+        cells = np.ix_(seeds, inits)
+        self.status[region][cells] = array
+        ended = np.isin(array, (Status.DONE, Status.FAILED))
+        self.revision[region][cells] = np.where(ended, self._newest, NO_REVISION)
         self._dirty = True
 
-    def flush(self) -> None:
-        """Write the status of all runs, if it has changed; on return it is on the disk."""
-        if self._dirty:
-            get_array(open_group(self._path, mode="r+"), "status")[:] = self.status
-            self._dirty = False
+    def flush(self, *, lazily: bool = False) -> None:
+        """Write status and revision of all runs, if they have changed; then they are on the disk.
+
+        Parameters
+        ----------
+        lazily : bool
+            Not yet, if the last time was so recent that writing would take a good part of the
+            driver's time: that of large campaigns with short blocks.
+        """
+        if not self._dirty or (lazily and monotonic() < self._next_flush):
+            return
+        started = monotonic()
+        self._lock.check()
+        with writing(self._path):
+            group = open_group(self._path, mode="r+")
+            for name, values in (("revision", self.revision), ("status", self.status)):
+                # also where nothing is done (again), so that a missing file always means damage
+                array = get_array(group, name).with_config({"write_empty_chunks": True})
+                array[:] = values
+            copy_files(open_place(self._path), OF_DRIVER)
+        since = int(np.count_nonzero(self.status)) - self._ended_before
+        elapsed = monotonic() - self._started  # not from dates: clocks jump
+        self._record(driver=self._driver | {"ended_since": since, "elapsed": elapsed})
+        self._dirty = False
+        self._next_flush = monotonic() + _IDLE_SHARE * (monotonic() - started)
 
     def quarantine(
         self, block: Block, *, error: str, traceback: str, worker: str, attempts: int
@@ -198,11 +221,28 @@ class Ledger:
     def clear(self) -> int:
         """Make failed and quarantined runs pending again; return how many."""
         cleared = np.isin(self.status, (Status.FAILED, Status.QUARANTINED))
-        self.status[cleared] = Status.PENDING
-        self._dirty = True
-        self.flush()
+        self._forget(cleared)
         self._record(failures=[])
         return int(cleared.sum())
+
+    def forget(self, chunk: tuple[slice, ...]) -> int:
+        """Make the runs of a chunk pending whose data are damaged; return how many had ended."""
+        cells = np.zeros(self.status.shape, dtype=bool)
+        cells[chunk] = np.isin(self.status[chunk], (Status.DONE, Status.FAILED))
+        self._forget(cells)
+        return int(cells.sum())
+
+    def _forget(self, cells: NDArray[np.bool_]) -> None:
+        self.status[cells] = Status.PENDING
+        self.revision[cells] = NO_REVISION
+        self._dirty = True
+        self.flush()
+
+    def update_attributes(self, attributes: Mapping[str, object]) -> None:
+        """Add or replace attributes of the root under the lock; see `update_attributes`."""
+        self._lock.check()
+        update_attributes(self._path, attributes)
+        self._read()
 
     def grow(
         self,
@@ -222,13 +262,47 @@ class Ledger:
         self.grid = read_grid(self._path)
         self.block_seeds = read_block_seeds(self._path)
         self.status = read_status(self._path)
+        with reading(self._path):
+            revision = get_array(open_group(self._path), "revision")[:]
+        self.revision = np.array(revision, dtype=np.int16)
+        self._newest = len(read_attributes(self._path).get("revisions", [])) - 1
         self._dirty = False
 
     def _record(self, **attributes: object) -> None:
         """Replace attributes of the group ``ledger``."""
-        store = DurableStore(local_root(self._path))
-        group = zarr.open_group(store, path="ledger", mode="a", use_consolidated=False)
-        group.update_attributes(attributes)
+        self._lock.check()
+        with writing(self._path):
+            place = open_place(self._path)
+            group = zarr.open_group(place, path="ledger", mode="a", use_consolidated=False)
+            group.update_attributes(attributes)
+
+
+@contextmanager
+def hold_store(path: StorePath) -> Iterator[None]:
+    """Keep drivers away from a store, also from one whose ledger cannot be read.
+
+    Raises
+    ------
+    StoreLockedError
+        If a driver has the store.
+    """
+    lock = _take_lock(path)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _take_lock(path: StorePath) -> Lock:
+    lock = make_lock(path)
+    with writing(path):
+        held = lock.acquire()
+    if not held:
+        raise StoreLockedError(
+            f"{show_path(path)}: expected no other driver, got one at work "
+            f"({_describe_driver(path)}); wait for it or stop it, then run again"
+        )
+    return lock
 
 
 def read_failures(path: StorePath) -> list[dict[str, Any]]:
@@ -244,16 +318,11 @@ def read_driver(path: StorePath) -> dict[str, Any] | None:
     """Driver at work on a store, or None; a driver that was killed is not at work.
 
     It has ``host``, ``pid``, ``started`` (UTC) and ``ended``, the number of runs that were not
-    pending when it began.
+    pending when it began; after its first marks also ``ended_since`` and ``elapsed``, in seconds of
+    a clock that does not jump.
     """
     driver: dict[str, Any] | None = _read_record(path).get("driver")
-    if driver is None or not _lock_path(path).exists():
-        return None
-    try:
-        with filelock.FileLock(_lock_path(path), blocking=False):
-            return None
-    except (filelock.Timeout, PermissionError):  # who may not lock takes the record's word
-        return driver
+    return driver if driver is not None and make_lock(path).is_held() else None
 
 
 def counts(path: StorePath) -> dict[str, int]:
@@ -264,7 +333,7 @@ def counts(path: StorePath) -> dict[str, int]:
     FileNotFoundError
         If there is nothing at `path`.
     SchemaError
-        If what is there is not a store of this package.
+        If what is there is not a store of this package, or is damaged.
     """
     numbers = np.bincount(read_status(path).ravel(), minlength=len(Status))
     return {status.name.lower(): int(numbers[status]) for status in Status}
@@ -275,7 +344,8 @@ def read_status(path: StorePath) -> NDArray[np.int8]:
 
     The axes are those of the cube.
     """
-    return np.array(get_array(open_group(path), "status")[:], dtype=np.int8)
+    with reading(path):
+        return np.array(get_array(open_group(path), "status")[:], dtype=np.int8)
 
 
 def _now() -> str:
@@ -283,17 +353,10 @@ def _now() -> str:
 
 
 def _read_record(path: StorePath) -> dict[str, Any]:
-    root = local_root(path)
-    if not (root / "ledger").exists():
+    place = open_place(path, read_only=True)
+    if read_bytes(place, "ledger/zarr.json") is None:
         return {}
-    store = DurableStore(root, read_only=True)
-    return dict(zarr.open_group(store, path="ledger", mode="r", use_consolidated=False).attrs)
-
-
-def _lock_path(path: StorePath) -> Path:
-    """Lock file of a store, one for all ways to write its path."""
-    root = local_root(path).resolve()
-    return root.with_name(f"{root.name}.lock")
+    return dict(zarr.open_group(place, path="ledger", mode="r", use_consolidated=False).attrs)
 
 
 def _describe_driver(path: StorePath) -> str:

@@ -5,8 +5,9 @@ import reprlib
 import numpy as np
 import xarray as xr
 
-from store.array_store import COMPRESSORS, StorePath, open_group, read_grid, sort_labels
-from store.durable import DurableStore, local_root, publish_nodes
+from store.array_store import COMPRESSORS, open_group, read_grid, sort_labels
+from store.place import StorePath, open_place, show_path, writing
+from store.published import publish_nodes
 
 
 def write_reduced(path: StorePath, dataset: xr.Dataset) -> None:
@@ -25,7 +26,7 @@ def write_reduced(path: StorePath, dataset: xr.Dataset) -> None:
     ValueError
         If an axis shared with the cube has other labels than the cube.
     """
-    root = local_root(path)
+    place = open_place(path)
     aligned = dataset.drop_encoding()
     for dim, labels in read_grid(path).axes().items():
         if dim not in dataset.dims:
@@ -41,17 +42,18 @@ def write_reduced(path: StorePath, dataset: xr.Dataset) -> None:
         if variable.dtype.kind in "OU":  # Zarr has one stable type of text
             aligned[name] = variable.astype(np.dtypes.StringDType())
     names = [str(name) for name in aligned.variables]
-    publish_nodes(root, (), withdraw="reduced")
-    aligned.to_zarr(
-        DurableStore(root),
-        group="reduced",
-        mode="w",
-        consolidated=False,
-        zarr_format=3,
-        encoding={name: {"compressors": COMPRESSORS} for name in names},
-    )
-    publish_nodes(root, names, group="reduced")
-    publish_nodes(root, ["reduced", *(f"reduced/{name}" for name in names)])
+    with writing(path):
+        publish_nodes(place, (), withdraw="reduced")
+        aligned.to_zarr(
+            place,
+            group="reduced",
+            mode="w",
+            consolidated=False,
+            zarr_format=3,
+            encoding={name: {"compressors": COMPRESSORS} for name in names},
+        )
+        publish_nodes(place, names, group="reduced")
+        publish_nodes(place, ["reduced", *(f"reduced/{name}" for name in names)])
 
 
 def read_reduced(path: StorePath) -> xr.Dataset:
@@ -64,7 +66,8 @@ def read_reduced(path: StorePath) -> xr.Dataset:
     """
     if "reduced" not in open_group(path):
         raise FileNotFoundError(
-            f"{local_root(path)}: expected reductions, got a store without; run `hesscape reduce`"
+            f"{show_path(path)}: expected reductions, got a store without; run `hesscape reduce`"
         )
-    reduced = xr.open_zarr(local_root(path), group="reduced", chunks=None, consolidated=True)
+    place = open_place(path, read_only=True)
+    reduced = xr.open_zarr(place, group="reduced", chunks=None, consolidated=True)
     return sort_labels(reduced).load()

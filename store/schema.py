@@ -49,7 +49,7 @@ class Variable:
     dims : tuple of str
         Names of the axes, in order.
     dtype : str
-        Zarr data type: ``int8``, ``int64``, ``float64`` or ``string``.
+        Zarr data type: ``int8``, ``int16``, ``int64``, ``float64`` or ``string``.
     units : str
         Unit; ``1`` for pure numbers and for times in units of the flow.
     long_name : str
@@ -166,6 +166,7 @@ def cube_variables(axes: tuple[str, ...]) -> tuple[Variable, ...]:
             for moment, when in (("start", "at the start"), ("end", "at the end"))
             for name, meaning in _HESSIAN
         ),
+        Variable("revision", axes, "int16", "1", "place in the attribute revisions", -1),
         code("instances", "how the instance was drawn", -1, _INSTANCES_FLAGS),
         number("directions", "directions of R^N in which the block's runs asked for the instance"),
         number("seconds", "worker time of the block divided by its runs", "s"),
@@ -196,8 +197,11 @@ def trajectory_variables(axes: tuple[str, ...]) -> tuple[Variable, ...]:
     )
 
 
-RESULTS = tuple(row.name for row in cube_variables(()) if row.name != "status")
-"""Names that every block supplies: the whole cube but `status`, which is the driver's."""
+OF_DRIVER = ("status", "revision")
+"""Names in the cube that the driver writes, a file each."""
+
+RESULTS = tuple(row.name for row in cube_variables(()) if row.name not in OF_DRIVER)
+"""Names that every block supplies: the whole cube but what is the driver's."""
 
 TRAJECTORY = tuple(row.name for row in trajectory_variables(()))
 """Names that a block supplies along its runs, where the campaign asks for times."""

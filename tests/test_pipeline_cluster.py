@@ -25,7 +25,7 @@ from dask.system import cpu_count
 from distributed import Client, LocalCluster
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from pipeline.cluster import ClusterError, connect, limit_blas_threads
+from pipeline.cluster import ClusterError, Resources, connect, limit_blas_threads
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 0.5
@@ -88,8 +88,8 @@ def listening_hosts(pids: list[int]) -> set[str]:
 def test_contradictions_are_refused(
     scheduler: str | None, file: Path | None, workers: int | None, said: str
 ) -> None:
-    with pytest.raises(ClusterError, match=re.escape(said)), connect(scheduler, file, workers):
-        pass
+    with pytest.raises(ClusterError, match=re.escape(said)):
+        Resources(scheduler, file, workers)
 
 
 # A cluster that exists
@@ -111,7 +111,7 @@ def test_a_scheduler_file_that_says_nothing(tmp_path: Path, content: str | None,
         file.write_bytes(content.encode("utf-8", "surrogateescape"))
     with (
         pytest.raises(ClusterError, match=f"got {got} within 0.2 s; start one with `dask sched"),
-        connect(None, file, timeout=0.2),
+        connect(Resources(scheduler_file=file), timeout=0.2),
     ):
         pass
 
@@ -119,7 +119,7 @@ def test_a_scheduler_file_that_says_nothing(tmp_path: Path, content: str | None,
 def test_a_scheduler_file_that_is_a_folder(tmp_path: Path) -> None:
     with (
         pytest.raises(ClusterError, match=r"got Is a directory within"),
-        connect(None, tmp_path, timeout=0.1),
+        connect(Resources(scheduler_file=tmp_path), timeout=0.1),
     ):
         pass
 
@@ -137,7 +137,7 @@ def test_an_address_where_no_scheduler_is(address: str, got: str) -> None:
     begun = time.monotonic()
     with (
         pytest.raises(ClusterError, match=f"{address}' within 0.5 s, got .*{got}.*; start one"),
-        connect(address, timeout=PATIENCE),
+        connect(Resources(address), timeout=PATIENCE),
     ):
         pass
     assert time.monotonic() - begun < PATIENCE + 1
@@ -148,7 +148,7 @@ def test_a_port_that_never_answers() -> None:
         address = f"tcp://127.0.0.1:{mute.getsockname()[1]}"
         with (
             pytest.raises(ClusterError, match=r"got silence; start one"),
-            connect(address, timeout=PATIENCE),
+            connect(Resources(address), timeout=PATIENCE),
         ):
             pass
 
@@ -157,7 +157,7 @@ def test_a_scheduler_without_workers(running: LocalCluster) -> None:
     said = f"got none within 0.5 s; start some with `dask worker {running.scheduler_address}"
     with (
         pytest.raises(ClusterError, match=said),
-        connect(running.scheduler_address, timeout=PATIENCE),
+        connect(Resources(running.scheduler_address), timeout=PATIENCE),
     ):
         pass
 
@@ -169,11 +169,11 @@ def test_a_running_cluster_is_joined_and_left_running(
     file = tmp_path / "scheduler.json"
     late = Timer(0.3, file.write_text, [json.dumps({"address": running.scheduler_address})])
     late.start()  # the file of a scheduler that is still starting
-    with connect(None, file) as client:
+    with connect(Resources(scheduler_file=file)) as client:
         assert client.submit(sum, [1, 2]).result() == 3
-    with pytest.raises(KeyError, match="mine"), connect(running.scheduler_address):
+    with pytest.raises(KeyError, match="mine"), connect(Resources(running.scheduler_address)):
         raise KeyError("mine")
-    with connect(running.scheduler_address) as client:
+    with connect(Resources(running.scheduler_address)) as client:
         assert len(client.nthreads()) == 1
 
 
@@ -181,7 +181,7 @@ def test_a_running_cluster_is_joined_and_left_running(
 
 
 def test_threads_are_workers_of_this_process() -> None:
-    with connect("threads", None, 3) as client:
+    with connect(Resources("threads", workers=3)) as client:
         assert list(client.nthreads().values()) == [1, 1, 1]
         assert set(client.run(os.getpid).values()) == {os.getpid()}
         assert listening_hosts([os.getpid()]) == {"0100007F"}
@@ -202,7 +202,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def interrupt_while_held(folder: Path) -> None:
-    with connect("threads", None, 2) as client:
+    with connect(Resources("threads", workers=2)) as client:
         block = client.submit(hold, folder)
         wait_for((folder / "begun").exists)
         raise KeyboardInterrupt(block.key)
@@ -225,7 +225,7 @@ def test_what_the_loop_leaves_is_collected_in_silence(caplog: pytest.LogCaptureF
 
     gc.disable()  # it must not come by before the cluster is left
     try:
-        with connect("threads", None, 1) as client:
+        with connect(Resources("threads", workers=1)) as client:
             client.sync(leave_future)
     finally:
         gc.enable()
@@ -242,7 +242,7 @@ def test_a_busy_dashboard_port_is_left_alone() -> None:
             other.listen()
         except OSError:
             pass  # busy already: so much the better
-        with connect("threads", None, 1) as client:
+        with connect(Resources("threads", workers=1)) as client:
             assert not client.dashboard_link.endswith(":8787/status")
 
 
@@ -250,7 +250,7 @@ def test_workers_that_cannot_start() -> None:
     with (
         dask.config.set({"distributed.worker.preload": ["raise RuntimeError('no licence')"]}),
         pytest.raises(ClusterError, match=r"start 1 workers .*, got RuntimeError\('no licence'\)"),
-        connect("threads", None, 1),
+        connect(Resources("threads", workers=1)),
     ):
         pass
 
@@ -259,7 +259,7 @@ def test_workers_that_cannot_start() -> None:
 
 
 def test_processes_one_to_a_cpu_on_the_loopback_interface() -> None:
-    with connect() as client:
+    with connect(Resources()) as client:
         pids = list(client.run(os.getpid).values())
         assert len(set(pids)) == cpu_count() <= len(os.sched_getaffinity(0))
         assert set(client.nthreads().values()) == {1}
@@ -296,12 +296,12 @@ def check_that_interrupts_are_ignored(client: Client, pid: int) -> None:
 
 INTERRUPTED = """
 import os, sys, time
-from pipeline.cluster import connect
+from pipeline.cluster import Resources, connect
 
 if __name__ == "__main__":
     print("starting", flush=True)
     try:
-        with connect({scheduler!r}, None, 2) as client:
+        with connect(Resources({scheduler!r}, workers=2)) as client:
             blocks = [client.submit(time.sleep, 60, pure=False) for _ in range(6)]
             while not any(client.processing().values()):
                 time.sleep(0.05)

@@ -8,7 +8,8 @@ from pipeline.campaign import Campaign, load_campaign, parse_campaign
 from pipeline.kernel.block import KERNEL_VERSION
 from pipeline.provenance import StoreMismatchError, check_store, open_ledger
 from store.array_store import read_attributes, read_grid, read_times
-from store.ledger import Ledger, StoreLockedError
+from store.ledger import Ledger
+from store.lock import StoreLockedError
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from pipeline import plan as plan_module
 from pipeline.campaign import Campaign, parse_campaign
+from pipeline.cluster import Resources
 from pipeline.cost import nominal_cost
 from pipeline.executors import ClusterExecutor, Executor, InlineExecutor
 from pipeline.kernel import integrator as integrator_module
@@ -133,8 +134,7 @@ def test_schedulers_give_equal_stores(
         campaign,
         path,
         console=Console(quiet=True),
-        scheduler=None if processes else "threads",
-        workers=2,
+        resources=Resources(None if processes else "threads", workers=2),
     )
     xr.testing.assert_identical(numbers(path).drop_attrs(), numbers(uninterrupted).drop_attrs())
 
@@ -242,7 +242,7 @@ def test_replicas_and_trajectories_are_the_same_on_threads_and_resumed(
     with pytest.raises(KeyboardInterrupt):
         sweep(campaign, path, InlineExecutor(), spoil=stop_after_two)
     assert 0 < counts(path)["pending"] < 216
-    launch(campaign, path, console=Console(quiet=True), scheduler="threads", workers=2)
+    launch(campaign, path, console=Console(quiet=True), resources=Resources("threads", workers=2))
     xr.testing.assert_identical(numbers(path).drop_attrs(), numbers(wide).drop_attrs())
     xr.testing.assert_identical(trajectories(path).drop_attrs(), trajectories(wide).drop_attrs())
 
@@ -273,7 +273,7 @@ def test_failed_replicas_are_told_and_done_again_with_the_others(
     campaign = parse_campaign(CAMPAIGN, source="test", overrides=WIDE)
     monkeypatch.setattr(integrator_module, "_MOST_EVALUATIONS", 40)
     console = Console(record=True, width=200, file=io.StringIO())
-    launch(campaign, path, console=console, scheduler="synchronous")
+    launch(campaign, path, console=console, resources=Resources("synchronous"))
     told = re.findall(r"failed numerically: alpha=[24] N=1[26] (.*)", console.export_text())
     failed = counts(path)["failed"]
     assert 0 < failed < 216

@@ -7,13 +7,10 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from rich.console import Console
 
 from pipeline import cli
-from pipeline.campaign import load_campaign
-from pipeline.cluster import ClusterError, connect
+from pipeline.cluster import ClusterError, Resources, connect
 from pipeline.kernel.arrays import NUMPY, ArrayLibraryError
-from pipeline.launch import launch
 from pipeline.worker_arrays import KEY, choose_arrays, worker_arrays
 
 CAMPAIGN = """
@@ -59,21 +56,14 @@ def test_an_environment_variable_chooses_too() -> None:
 
 
 def test_workers_of_an_embedded_cluster_inherit_the_choice() -> None:
-    with choose_arrays("fortran"), connect(workers=1) as client:
+    with choose_arrays("fortran"), connect(Resources(workers=1)) as client:
         (answer,) = client.run(worker_arrays, on_error="return").values()
     assert isinstance(answer, ArrayLibraryError)
 
 
-def test_workers_of_a_running_cluster_choose_themselves(campaign_file: Path) -> None:
-    campaign = load_campaign(str(campaign_file))
+def test_workers_of_a_running_cluster_choose_themselves() -> None:
     with pytest.raises(ClusterError, match="start the workers with DASK_HESSCAPE__ARRAYS=torch"):
-        launch(
-            campaign,
-            Path("tiny.zarr"),
-            console=Console(quiet=True),
-            scheduler="tcp://127.0.0.1:1",
-            arrays="torch",
-        )
+        Resources("tcp://127.0.0.1:1", arrays="torch")
 
 
 def test_a_library_that_is_not_there_stops_a_run_before_anything_is_written(

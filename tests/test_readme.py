@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from pipeline.campaign import campaign_fields, load_campaign, parse_campaign
+from pipeline.cluster import Resources
 from pipeline.launch import launch
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -24,10 +25,10 @@ def test_the_queries_run_on_a_store(
     small = ["grid.alpha=[2.5, 3.0]", "grid.seeds=2", "dynamics.T=5.0"]
     campaign = load_campaign("quickstart", [*small, "dynamics.constrained_time=2.0"])
     quiet = Console(quiet=True)
-    launch(campaign, Path("quickstart.zarr"), console=quiet, scheduler="synchronous")
+    launch(campaign, Path("quickstart.zarr"), console=quiet, resources=Resources("synchronous"))
     more = ["grid.N=[128]", "grid.replicas=2", "trajectory.times=[0.5, 5.0]"]
     replicas = load_campaign("quickstart", [*small, *more, "dynamics.constrained_time=2.0"])
-    launch(replicas, Path("replicas.zarr"), console=quiet, scheduler="synchronous")
+    launch(replicas, Path("replicas.zarr"), console=quiet, resources=Resources("synchronous"))
     namespace: dict[str, object] = {}
     for block in blocks("python"):
         exec(block, namespace)

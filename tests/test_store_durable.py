@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import zarr
 
-from store.durable import DurableStore, publish_nodes, read_metadata, write_durably
+from store.durable import DurableStore, write_durably
+from store.published import publish_nodes, read_metadata
 
 
 def test_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -42,13 +43,13 @@ def test_only_what_is_published_is_shown(tmp_path: Path) -> None:
     group = zarr.create_group(DurableStore(root), attributes={"a": 1})
     for name in ("x", "y", "half_made"):
         group.create_array(name, shape=(3,), dtype="int64")
-    publish_nodes(root, ["x", "y"], attributes={"b": 2})
+    publish_nodes(DurableStore(root), ["x", "y"], attributes={"b": 2})
     shown = zarr.open_group(root, mode="r")
     assert sorted(shown.array_keys()) == ["x", "y"]
     assert dict(shown.attrs) == {"a": 1, "b": 2}
     group["y"].resize((5,))
     assert zarr.open_group(root, mode="r")["y"].shape == (3,)
-    publish_nodes(root, ["y"])
+    publish_nodes(DurableStore(root), ["y"])
     assert zarr.open_group(root, mode="r")["y"].shape == (5,)
 
 
@@ -57,15 +58,15 @@ def test_subgroup_is_shown_with_its_members_and_withdrawn(tmp_path: Path) -> Non
     group = zarr.create_group(DurableStore(root))
     group.create_array("x", shape=(3,), dtype="int64")
     group.create_group("part").create_array("z", shape=(2,), dtype="int64")
-    publish_nodes(root, ["z"], group="part")
-    publish_nodes(root, ["x", "part", "part/z"])
+    publish_nodes(DurableStore(root), ["z"], group="part")
+    publish_nodes(DurableStore(root), ["x", "part", "part/z"])
     assert zarr.open_group(root, mode="r", use_consolidated=True)["part"]["z"].shape == (2,)
     assert zarr.open_group(root, path="part", use_consolidated=True)["z"].shape == (2,)
-    publish_nodes(root, [], withdraw="part")
+    publish_nodes(DurableStore(root), [], withdraw="part")
     assert sorted(zarr.open_group(root, mode="r", use_consolidated=True)) == ["x"]
 
 
 def test_missing_node_is_an_error(tmp_path: Path) -> None:
     zarr.create_group(DurableStore(tmp_path / "s.zarr"))
     with pytest.raises(FileNotFoundError):
-        read_metadata(tmp_path / "s.zarr", "x")
+        read_metadata(DurableStore(tmp_path / "s.zarr"), "x")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from store.schema import (
     CONSTANTS,
     CONTROLS,
+    OF_DRIVER,
     RESULTS,
     TIME,
     TRAJECTORY,
@@ -73,9 +74,9 @@ def test_constants_of_the_model_are_the_first_axes() -> None:
         cube_axes("alpha", constants=("a", "b"))
 
 
-def test_results_are_the_cube_without_status() -> None:
+def test_results_are_the_cube_without_what_the_driver_writes() -> None:
     for control in CONTROLS:
-        assert {"status", *RESULTS} == {row.name for row in cube_variables(cube_axes(control))}
+        assert {*OF_DRIVER, *RESULTS} == {row.name for row in cube_variables(cube_axes(control))}
     assert "status" not in RESULTS
 
 
