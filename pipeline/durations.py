@@ -16,7 +16,7 @@ def parse_duration(text: str) -> float:
         If it is anything else, or zero.
     """
     units = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
-    part = r"(\d+(?:\.\d+)?)([dhms])"
+    part = r"([0-9]+(?:\.[0-9]+)?)([dhms])"
     seconds = 0.0
     if re.fullmatch(f"(?:{part})+", text):
         seconds = sum(float(number) * units[unit] for number, unit in re.findall(part, text))

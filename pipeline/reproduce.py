@@ -13,7 +13,7 @@ from pipeline.cluster import limit_blas_threads
 from pipeline.work import Computed, Recipe, compute_block
 from store.array_store import get_array, open_group, read_attributes, read_block_seeds, read_grid
 from store.chunks import locate_block
-from store.keys import Block, parse_block
+from store.keys import Block, BlockKeyError, parse_block
 from store.layout import ALONG_RUNS
 from store.ledger import read_status
 from store.place import StorePath, show_path
@@ -58,16 +58,17 @@ def reproduce_block(path: StorePath, key: str, *, debugger: bool = False) -> Rep
     Raises
     ------
     store.keys.BlockKeyError
-        If the key is none.
-    ValueError
-        If the store does not have its labels.
+        If the key is none, or of labels that the store does not have.
     Exception
         What the block raises.
     """
     block = parse_block(key)
     campaign = parse_campaign(read_attributes(path)["campaign"], source=show_path(path))
     recipe = Recipe.of(campaign)
-    place = locate_block(read_grid(path), block, read_block_seeds(path))
+    try:
+        place = locate_block(read_grid(path), block, read_block_seeds(path))
+    except ValueError as error:
+        raise BlockKeyError(f"{show_path(path)}: block {key!r}: {error}") from None
     limit_blas_threads()
     begun = perf_counter()
     computed = _debug(recipe, block) if debugger else compute_block(recipe, block)

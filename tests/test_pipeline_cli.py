@@ -1,5 +1,6 @@
 """The command line: what it prints, writes and exits with."""
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -8,7 +9,11 @@ import pytest
 import xarray as xr
 
 from pipeline import cli
-from store.array_store import update_attributes
+from pipeline.kernel.block import KERNEL_VERSION
+from store.array_store import update_attributes, write_block
+from store.keys import parse_block
+from store.ledger import Ledger
+from store.schema import RESULTS, Status
 
 CAMPAIGN = """
 name = "tiny"
@@ -125,8 +130,22 @@ def test_another_kernel_version_is_refused(
 ) -> None:
     assert hesscape(monkeypatch, *RUN) == 0
     update_attributes(folder / "tiny.zarr", {"kernel_version": "0"})
-    assert hesscape(monkeypatch, *RUN, "--set", "grid.seeds=7") == cli.BAD_INPUT
-    assert "kernel version: the store has '0'" in capsys.readouterr().err
+    more = (*RUN, "--set", "grid.seeds=7")
+    assert hesscape(monkeypatch, *more) == cli.BAD_INPUT
+    message = capsys.readouterr().err
+    assert "kernel version: the store has '0'" in message
+    assert "--accept-kernel-version" in message
+
+    revisions = xr.open_zarr("tiny.zarr").attrs["revisions"]
+    update_attributes(
+        folder / "tiny.zarr", {"revisions": [{**revisions[0], "kernel_version": "0"}]}
+    )
+    assert hesscape(monkeypatch, *more, "--accept-kernel-version") == 0
+    cube = xr.open_zarr("tiny.zarr")
+    kernels = [revision["kernel_version"] for revision in cube.attrs["revisions"]]
+    assert kernels == ["0", KERNEL_VERSION]
+    assert (cube.revision.sel(seed=range(5)) == 0).all()
+    assert (cube.revision.sel(seed=[5, 6]) == 1).all()
 
 
 def test_bad_campaigns_name_every_mistake_and_write_nothing(
@@ -283,3 +302,98 @@ def test_workflows_are_listed(
     assert "quickstart" in capsys.readouterr().out
     assert hesscape(monkeypatch, "workflows", "--json") == 0
     assert "quickstart" in json.loads(capsys.readouterr().out)
+
+
+def test_a_budget_stops_cleanly_and_says_how_to_resume(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hesscape(monkeypatch, *RUN, "--budget", "1e9s") == cli.BAD_INPUT
+    assert "budget: expected a time above 0 such as 10h, 30m, 90s or 1h30m, got '1e9s'" in (
+        capsys.readouterr().err
+    )
+    assert not (folder / "tiny.zarr").exists()
+    assert hesscape(monkeypatch, *RUN, "--budget", "0.001s") == cli.SPENT
+    printed = capsys.readouterr().out
+    assert "The budget of 0.001s is spent; 0 of 40 runs are in tiny.zarr. To resume:" in printed
+    assert hesscape(monkeypatch, *RUN, "--budget", "1h") == 0
+
+
+def test_verify_finds_damage_and_the_next_run_heals_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hesscape(monkeypatch, *RUN) == 0
+    assert hesscape(monkeypatch, "verify", "tiny.zarr") == 0
+    assert "0 damaged" in capsys.readouterr().out
+    before = xr.open_zarr("tiny.zarr").drop_vars("seconds").load()
+    (folder / "tiny.zarr" / "loss" / "c.0.0.0.0").unlink()
+    assert hesscape(monkeypatch, "verify", "tiny.zarr") == 1
+    printed = capsys.readouterr().out
+    assert "loss/c.0.0.0.0: missing; its runs are pending" in printed
+    assert "1 damaged, 10 runs pending because of it" in printed
+    assert hesscape(monkeypatch, *RUN) == 0
+    assert "30 done before, 10 to do" in capsys.readouterr().out
+    after = xr.open_zarr("tiny.zarr").drop_vars("seconds").load()
+    xr.testing.assert_equal(after, before)
+
+
+def test_a_damaged_status_is_told_and_mended(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hesscape(monkeypatch, *RUN) == 0
+    file = folder / "tiny.zarr" / "status" / "c.0.0.0.0"
+    file.write_bytes(file.read_bytes()[:-1])
+    for command in (("status", "tiny.zarr"), RUN, ("retry", "tiny.zarr")):
+        assert hesscape(monkeypatch, *command) == cli.BAD_INPUT
+        assert "`hesscape verify tiny.zarr` finds and mends it" in capsys.readouterr().err
+    assert hesscape(monkeypatch, "verify", "tiny.zarr") == 1
+    assert hesscape(monkeypatch, *RUN) == 0
+    assert "40 done before, 0 to do" in capsys.readouterr().out
+
+
+def test_a_block_is_reproduced_and_compared(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hesscape(monkeypatch, *RUN) == 0
+    key = "alpha=2.0,N=12,seeds=0-4,inits=random+constrained"
+    assert hesscape(monkeypatch, "reproduce", "tiny.zarr", key) == 0
+    assert "10 stored runs have the same numbers, bit by bit" in capsys.readouterr().out
+
+    block = parse_block(key)
+    cube = xr.open_zarr("tiny.zarr").sel(alpha=2.0, N=12, init=["random", "constrained"])
+    results = {name: cube[name].to_numpy().copy() for name in RESULTS}
+    results["loss"][1, 0] += 1.0
+    write_block("tiny.zarr", block, results)
+    assert hesscape(monkeypatch, "reproduce", "tiny.zarr", key) == 1
+    assert "loss: 1 of 10 numbers, such as" in capsys.readouterr().out
+
+    with Ledger("tiny.zarr") as ledger:
+        ledger.mark(block, Status.PENDING)
+    assert hesscape(monkeypatch, "reproduce", "tiny.zarr", key) == 0
+    assert "nothing of it is stored" in capsys.readouterr().out
+    for wrong in ("alpha=2.0", "alpha=9.0,N=12,seeds=0,inits=random"):
+        assert hesscape(monkeypatch, "reproduce", "tiny.zarr", wrong) == cli.BAD_INPUT
+        assert "expected" in capsys.readouterr().err
+
+
+def test_a_quarantined_block_is_shown_and_debugged(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise ArithmeticError("not this one")
+
+    monkeypatch.setattr("pipeline.work.run_block", fail)
+    assert hesscape(monkeypatch, *RUN, "--set", "grid.N=[12]") == cli.QUARANTINED
+    capsys.readouterr()
+    assert hesscape(monkeypatch, "status", "tiny.zarr") == 0
+    printed = capsys.readouterr().out
+    key = "alpha=2.0,N=12,seeds=0-4,inits=random+constrained"
+    assert f"quarantined {key}: ArithmeticError: not this one (worker the driver, 3 att" in printed
+    assert f"hesscape reproduce tiny.zarr '{key}'" in printed
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("continue\nwhere\nquit\n"))
+    monkeypatch.setattr(sys, "argv", ["hesscape", "reproduce", "tiny.zarr", key, "--debugger"])
+    with pytest.raises(ArithmeticError, match="not this one"):
+        cli.main()
+    printed = capsys.readouterr().out
+    assert "compute_block()" in printed
+    assert 'raise ArithmeticError("not this one")' in printed

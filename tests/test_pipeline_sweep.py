@@ -4,11 +4,13 @@ import io
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
@@ -16,10 +18,17 @@ from distributed import Client
 from rich.console import Console
 
 from pipeline import plan as plan_module
+from pipeline.admission import Admission
 from pipeline.campaign import Campaign, parse_campaign
 from pipeline.cluster import Resources
 from pipeline.cost import nominal_cost
-from pipeline.executors import ClusterExecutor, Executor, InlineExecutor
+from pipeline.executors import (
+    ClusterExecutor,
+    Executor,
+    Finished,
+    InlineExecutor,
+    TaskLostError,
+)
 from pipeline.kernel import integrator as integrator_module
 from pipeline.launch import launch
 from pipeline.plan import make_plan
@@ -27,7 +36,9 @@ from pipeline.provenance import open_ledger
 from pipeline.reductions import reduce_cube
 from pipeline.sweep import MOST_ATTEMPTS, Sweep
 from pipeline.work import Receipt, Recipe, Unit, run_unit
+from store.array_store import open_store
 from store.ledger import counts, read_failures
+from store.place import StoreWriteError
 
 CAMPAIGN = """
 name = "tiny"
@@ -354,6 +365,10 @@ def client() -> Iterator[Client]:
         yield client
 
 
+def on_cluster(client: Client, path: Path, said: list[str] | None = None) -> ClusterExecutor:
+    return ClusterExecutor(client, Admission(str(path)), [].append if said is None else said.append)
+
+
 def _kills_its_worker(unit: Unit) -> None:
     if any((block.N, block.value) == (12, 4.0) for block in unit.blocks):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -365,10 +380,144 @@ def test_a_unit_that_kills_its_worker_is_quarantined(
     campaign: Campaign, tmp_path: Path, client: Client
 ) -> None:
     path = tmp_path / "tiny.zarr"
-    events, _ = sweep(campaign, path, ClusterExecutor(client), spoil=_kills_its_worker)
+    events, _ = sweep(campaign, path, on_cluster(client, path), spoil=_kills_its_worker)
     assert counts(path) == {"pending": 0, "done": 180, "failed": 0, "quarantined": 60}
     assert all("tcp://" in failure["worker"] for failure in read_failures(path))
     assert {(b.N, b.value) for unit in events.given_up for b in unit.blocks} == {(12, 4.0)}
+    for failure in read_failures(path):
+        assert failure["error"].startswith("WorkerDiedError: 4 workers died under it")
+        assert failure["attempts"] == 8  # four of them alone
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_units")
+def test_units_that_shared_a_worker_with_a_deadly_one_are_not_quarantined(
+    campaign: Campaign, tmp_path: Path
+) -> None:
+    """One worker with four threads: whoever is on it dies with it."""
+    path = tmp_path / "tiny.zarr"
+    options = {"n_workers": 1, "threads_per_worker": 4, "dashboard_address": "127.0.0.1:0"}
+    with Client(**options) as client:
+        events, _ = sweep(campaign, path, on_cluster(client, path), spoil=_kills_its_worker_late)
+    assert {(b.N, b.value) for unit in events.given_up for b in unit.blocks} == {(12, 4.0)}
+    assert counts(path) == {"pending": 0, "done": 180, "failed": 0, "quarantined": 60}
+    assert any(unit.blocks[0].N == 16 for unit in events.retried)
+
+
+def _kills_its_worker_late(unit: Unit) -> None:
+    time.sleep(0.5)
+    _kills_its_worker(unit)
+    time.sleep(2.0)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_units")
+def test_a_unit_beyond_the_memory_of_its_worker_is_quarantined(
+    campaign: Campaign, tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny.zarr"
+    settings = {
+        "distributed.worker.memory.monitor-interval": "20ms",
+        "distributed.worker.memory.pause": False,
+        "distributed.worker.memory.spill": False,
+        "distributed.worker.memory.target": False,
+    }
+    with (
+        dask.config.set(settings),
+        Client(n_workers=2, threads_per_worker=1, memory_limit="600MB") as client,
+    ):
+        events, _ = sweep(campaign, path, on_cluster(client, path), spoil=_eats_memory)
+    assert {(b.N, b.value) for unit in events.given_up for b in unit.blocks} == {(12, 4.0)}
+    assert counts(path)["done"] == 180
+
+
+def _eats_memory(unit: Unit) -> None:
+    hoard = []
+    while any((block.N, block.value) == (12, 4.0) for block in unit.blocks):
+        hoard.append(np.ones(1 << 20))
+        time.sleep(0.005)
+
+
+@pytest.mark.usefixtures("small_units")
+def test_units_are_added_while_the_sweep_runs(
+    campaign: Campaign, tmp_path: Path, uninterrupted: Path
+) -> None:
+    path = tmp_path / "tiny.zarr"
+
+    class Adding(Events):
+        def received(self, unit: Unit, receipts: list[Receipt]) -> None:
+            super().received(unit, receipts)
+            if later:
+                running.add([later.pop()])
+
+    with open_ledger(campaign, path) as ledger:
+        first, *rest = make_plan(campaign, path, nominal_cost(campaign)).units
+        later = list(rest)
+        work = partial(run_unit, str(path), Recipe.of(campaign))
+        events = Adding()
+        running = Sweep(ledger, str(path), work, InlineExecutor(), events)
+        reduced = running.run([first])
+    assert events.received_units == [first, *reversed(rest)]
+    xr.testing.assert_identical(reduced, reduce_cube(open_store(path)))
+    xr.testing.assert_identical(numbers(path).drop_attrs(), numbers(uninterrupted).drop_attrs())
+
+
+@pytest.mark.usefixtures("small_units")
+def test_a_deadline_leaves_what_would_not_fit(campaign: Campaign, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.zarr"
+    events = Events()
+    with open_ledger(campaign, path) as ledger:
+        units = make_plan(campaign, path, nominal_cost(campaign)).units
+        short, long = replace(units[0], seconds=1.0), replace(units[1], seconds=1e6)
+        work = partial(run_unit, str(path), Recipe.of(campaign))
+        deadline = time.monotonic() + 1000.0
+        running = Sweep(ledger, str(path), work, InlineExecutor(), events, deadline=deadline)
+        reduced = running.run([long, short, *units[2:]])
+    assert events.received_units == [short, *units[2:]]
+    assert counts(path)["pending"] == long.runs
+    xr.testing.assert_identical(reduced, reduce_cube(open_store(path)))
+
+
+@pytest.mark.usefixtures("small_units")
+def test_a_store_that_cannot_be_written_stops_the_sweep_and_blames_no_block(
+    campaign: Campaign, tmp_path: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tiny.zarr"
+    budget = iter(range(4))
+
+    def full(unit: Unit) -> None:
+        if next(budget, None) is None:
+            raise StoreWriteError(f"{path}: expected to write there, got a full disk")
+
+    with pytest.raises(StoreWriteError, match="full disk"):
+        sweep(campaign, path, InlineExecutor(), spoil=full)
+    done = counts(path)
+    assert done["quarantined"] == 0
+    assert 0 < done["done"] < 240
+    sweep(campaign, path, InlineExecutor())
+    xr.testing.assert_identical(numbers(path).drop_attrs(), numbers(uninterrupted).drop_attrs())
+
+
+@pytest.mark.usefixtures("small_units")
+def test_tasks_that_the_cluster_lost_are_done_again_without_blame(
+    campaign: Campaign, tmp_path: Path, uninterrupted: Path
+) -> None:
+    class Forgetful(InlineExecutor):
+        calls = 0
+
+        def submit(self, key: str, function: Callable[..., object], *arguments: object) -> None:
+            self.calls += 1
+            if self.calls % 3:  # reductions too
+                self._ended.append(Finished(key, None, TaskLostError("lost")))
+            else:
+                super().submit(key, function, *arguments)
+
+    path = tmp_path / "tiny.zarr"
+    events, reduced = sweep(campaign, path, Forgetful())
+    assert len(events.retried) == 2 * len(events.received_units)
+    assert not events.given_up
+    xr.testing.assert_identical(reduced, reduce_cube(open_store(path)))
+    xr.testing.assert_identical(numbers(path).drop_attrs(), numbers(uninterrupted).drop_attrs())
 
 
 @pytest.mark.usefixtures("small_units")
@@ -376,7 +525,7 @@ def test_an_error_on_a_cluster_names_its_worker(campaign: Campaign, tmp_path: Pa
     path = tmp_path / "tiny.zarr"
     options = {"processes": False, "n_workers": 1, "threads_per_worker": 1}
     with Client(**options, dashboard_address="127.0.0.1:0") as client:
-        sweep(campaign, path, ClusterExecutor(client), spoil=_always_fails)
+        sweep(campaign, path, on_cluster(client, path), spoil=_always_fails)
         workers = set(client.scheduler_info()["workers"])
     assert {failure["worker"] for failure in read_failures(path)} <= workers
 

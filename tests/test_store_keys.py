@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from store.keys import Block, Grid, instance_stream
+from store.keys import Block, BlockKeyError, Grid, instance_stream, parse_block
 
 GRID = Grid("alpha", (2.5, 1.5), (64, 128), (0, 1, 2), ("random", "spectral"))
 
@@ -169,3 +169,27 @@ def test_labels_that_could_share_a_stream_are_refused(
     entropy, N, M, seed = labels
     with pytest.raises(ValueError, match=message):
         instance_stream(entropy, "phase_retrieval", N, M, seed)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        Block("alpha", 2.5, 128, (16, 17, 18, 40), ("random", "spectral")),
+        Block("snr", 1e-07, 8, (3,), ("random",), 4),
+        Block("alpha", 2.5, 8, (0, 1), ("random",), None, (("a", 0.01),)),
+    ],
+)
+def test_a_block_is_found_again_by_its_key(block: Block) -> None:
+    assert parse_block(block.key) == block
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("", "alpha=2.0", "alpha=x,N=8,seeds=0,inits=a", "alpha=2.0,N=8,seeds=2-1,inits=a"),
+        *("N=8,seeds=0,inits=a", "beta=2.0,N=8,seeds=0,inits=a", "alpha=1.2.3,N=8,seeds=0,inits=a"),
+    ],
+)
+def test_what_is_no_key_is_refused(key: str) -> None:
+    with pytest.raises(BlockKeyError, match="expected a key such as"):
+        parse_block(key)
