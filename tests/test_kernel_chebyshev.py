@@ -21,10 +21,11 @@ def step(table, s, h, y, force):
     before, last = np.zeros_like(y), y
     for j in range(1, s + 1):
         new = (
-            table.start[s, j] * y0
-            + table.previous[s, j] * last
-            + table.second[s, j] * before
-            + h * (table.force[s, j] * (force(last) if j > 1 else 0 * y) + table.force0[s, j] * f0)
+            table.table[0][s, j] * y0
+            + table.table[1][s, j] * last
+            + table.table[2][s, j] * before
+            + h
+            * (table.table[3][s, j] * (force(last) if j > 1 else 0 * y) + table.table[4][s, j] * f0)
         )
         before, last = last, new
     return last
@@ -40,14 +41,14 @@ def taylor(table, s):
     stages = [np.array([1.0, 0, 0]), None]
     shift = lambda p: np.array([0, p[0], p[1]])  # noqa: E731  times z
     y0 = stages[0]
-    stages[1] = table.start[s, 1] * y0 + table.force0[s, 1] * shift(y0)
+    stages[1] = table.table[0][s, 1] * y0 + table.table[4][s, 1] * shift(y0)
     for j in range(2, s + 1):
         stages.append(
-            table.start[s, j] * y0
-            + table.previous[s, j] * stages[-1]
-            + table.second[s, j] * stages[-2]
-            + table.force[s, j] * shift(stages[-1])
-            + table.force0[s, j] * shift(y0)
+            table.table[0][s, j] * y0
+            + table.table[1][s, j] * stages[-1]
+            + table.table[2][s, j] * stages[-2]
+            + table.table[3][s, j] * shift(stages[-1])
+            + table.table[4][s, j] * shift(y0)
         )
     return np.array(stages)
 
@@ -63,7 +64,7 @@ def exact_boundary(s):
 
 def test_shape_and_unused_entries(table):
     assert table.most_stages == MOST
-    fields = (table.start, table.previous, table.second, table.force, table.force0)
+    fields = tuple(table.table)
     for field in fields:
         assert field.shape == (MOST + 1, MOST + 1)
         assert np.isfinite(field).all()
@@ -71,7 +72,7 @@ def test_shape_and_unused_entries(table):
         assert not np.triu(field, 1).any()
         assert not field[:, 0].any()
     # the first stage is an Euler step: it must not touch what stages 0 and −1 left behind
-    assert not any(field[:, 1].any() for field in (table.previous, table.second, table.force))
+    assert not any(field[:, 1].any() for field in table.table[1:4])
 
 
 @pytest.mark.parametrize("s", STAGES)
@@ -94,8 +95,15 @@ def test_second_order_conditions(table, s):
 @pytest.mark.parametrize("s", STAGES)
 def test_smaller_tables_hold_the_same_coefficients(table, s):
     small = stage_coefficients(s)
-    for name in ("start", "previous", "second", "force", "force0"):
-        np.testing.assert_array_equal(getattr(small, name), getattr(table, name)[: s + 1, : s + 1])
+    np.testing.assert_array_equal(small.table, table.table[:, : s + 1, : s + 1])
+
+
+def test_weights_of_each_trajectory_at_its_stage(table):
+    stages, stage, h = np.array([2, 7, 20]), np.array([1, 7, 3]), np.array([0.5, 2.0, 3.0])
+    weights = table.at(stages, stage, h)
+    for k in range(3):
+        expected = table.table[:, stages[k], stage[k]] * [1, 1, 1, h[k], h[k]]
+        np.testing.assert_array_equal(weights[:, k], expected)
 
 
 @pytest.mark.parametrize("s", STAGES)

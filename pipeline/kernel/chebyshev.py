@@ -21,19 +21,24 @@ class StageCoefficients:
 
     Parameters
     ----------
-    start, previous, second, force, force0 : float array [s_max + 1, s_max + 1]
+    table : float array [5, s_max + 1, s_max + 1]
+        start, previous, second, force, force0.
     """
 
-    start: NDArray[np.float64]
-    previous: NDArray[np.float64]
-    second: NDArray[np.float64]
-    force: NDArray[np.float64]
-    force0: NDArray[np.float64]
+    table: NDArray[np.float64]
 
     @property
     def most_stages(self) -> int:
         """Largest s in the table."""
-        return len(self.start) - 1
+        return int(self.table.shape[-1]) - 1
+
+    def at(
+        self, stages: NDArray[np.int64], stage: NDArray[np.int64], h: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Weights [5, trajectories] of Y_0, Y_{j-1}, Y_{j-2}, F_{j-1}, F_0 in stage j of s."""
+        weights = self.table[:, stages, stage]
+        weights[3:] *= h
+        return weights
 
 
 def stage_coefficients(most_stages: int) -> StageCoefficients:
@@ -58,7 +63,7 @@ def stage_coefficients(most_stages: int) -> StageCoefficients:
         start[s, 2 : s + 1] = 1 - previous[s, 2 : s + 1] - second[s, 2 : s + 1]
         force[s, 2 : s + 1] = 2 * w1 * b[2:] / b[1:-1]
         force0[s, 2 : s + 1] = -a[j[1:-1]] * force[s, 2 : s + 1]
-    return StageCoefficients(start, previous, second, force, force0)
+    return StageCoefficients(table)
 
 
 def stages_needed(step_times_stiffness: NDArray[np.float64], most_stages: int) -> NDArray[np.int64]:

@@ -21,6 +21,8 @@ _BLOCK_BYTES = 1 << 20  # rows of X that stay in a core's cache between the two 
 _BLOCK_PRODUCT = 1 << 19  # batch × elements up to which OpenBLAS multiplies without packing X first
 _BLOCK_ROWS = 256  # of X, beyond which OpenBLAS packs X for a few rows of the batch
 _COLUMNS_FROM = 8  # batch from which BLAS is faster with a trajectory a column than a row
+_TILED_BYTES = 1 << 19  # rows of X in cache, where the points and sums of a batch need some of it
+_TILE_PRODUCT = 3 << 18  # batch × elements of a tile: OpenBLAS multiplies up to 10⁶ without packing
 
 
 class GaussianOperator(Protocol):
@@ -100,23 +102,36 @@ class DenseOperator:
         if not isinstance(self.matrix, np.ndarray):
             predictions = u @ self.matrix.T
             return response(predictions, slice(None)) @ self.matrix, predictions
+        if len(u) >= _COLUMNS_FROM:
+            return self._pull_back_tiles(u, response)
         m, n = self.matrix.shape
         predictions = np.empty((len(u), m), dtype=self.matrix.dtype)
-        if len(u) < _COLUMNS_FROM:
-            pulled = np.zeros((len(u), n), dtype=self.matrix.dtype)
-            for rows in self._row_blocks(len(u)):
-                block = self.matrix[rows]
-                predicted = u @ block.T
-                predictions[:, rows] = predicted
-                pulled += response(predicted, rows) @ block
-            return pulled, predictions
-        columns = np.ascontiguousarray(u.T)
-        pulled = np.zeros_like(columns)
+        pulled = np.zeros((len(u), n), dtype=self.matrix.dtype)
         for rows in self._row_blocks(len(u)):
             block = self.matrix[rows]
-            predicted = np.ascontiguousarray((block @ columns).T)
+            predicted = u @ block.T
             predictions[:, rows] = predicted
-            pulled += block.T @ np.ascontiguousarray(response(predicted, rows).T)
+            pulled += response(predicted, rows) @ block
+        return pulled, predictions
+
+    def _pull_back_tiles(self, u: Array, response: Response) -> tuple[Array, Array]:
+        """One pass for a large batch: trajectories in columns, X in tiles of a block in cache."""
+        (m, n), batch, dtype = self.matrix.shape, len(u), self.matrix.dtype
+        columns = np.ascontiguousarray(u.T)
+        predictions = np.empty((batch, m), dtype=dtype)
+        pulled = np.zeros_like(columns)
+        tile = _TILE_PRODUCT // batch
+        height = max(8, _TILED_BYTES // (n * dtype.itemsize))
+        width = max(16, tile // height)
+        product = np.empty((width, batch), dtype=dtype)
+        for rows in _slices(m, height):
+            block, predicted = self.matrix[rows], predictions[:, rows]
+            for part in _slices(len(block), max(4, tile // n)):
+                np.matmul(columns.T, block[part].T, out=predicted[:, part])
+            slopes = response(predicted, rows).T
+            for part in _slices(n, width):
+                out = np.matmul(block[:, part].T, slopes, out=product[: part.stop - part.start])
+                pulled[part] += out
         return np.ascontiguousarray(pulled.T), predictions
 
     def row_norms(self) -> Array:
@@ -141,7 +156,11 @@ class DenseOperator:
         size = max(8, elements // n)
         if 1 < batch < _COLUMNS_FROM:
             size = min(size, _BLOCK_ROWS)
-        return [slice(start, min(start + size, m)) for start in range(0, m, size)]
+        return _slices(m, size)
+
+
+def _slices(length: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
 def draw_dense(

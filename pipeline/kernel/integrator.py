@@ -315,22 +315,14 @@ class _Run:
     def _next_stage(self, batch: _Batch, force: Array) -> None:
         """Y_{j+1} of every trajectory from its last two stages; the last one is projected."""
         batch.stage += 1
-        s, j = batch.stages, batch.stage
-        table = self.coefficients
-        columns = np.stack([
-            table.start[s, j],
-            table.previous[s, j],
-            table.second[s, j],
-            table.force[s, j] * batch.h,
-            table.force0[s, j] * batch.h,
-        ])  # fmt: skip
-        weights = on_device_of(force, columns[:, :, None])  # moved at once
+        weights = self.coefficients.at(batch.stages, batch.stage, batch.h)
+        weights = on_device_of(force, weights[:, :, None])  # moved at once
         new = weights[0, ...] * batch.y0
         new += weights[1, ...] * batch.y1
         new += weights[2, ...] * batch.y2
         new += weights[3, ...] * force
         new += weights[4, ...] * batch.f0
         batch.y1, batch.y2 = new, batch.y1
-        last = np.flatnonzero(j == s)
+        last = np.flatnonzero(batch.stage == batch.stages)
         if len(last):
             put_rows(new, last, self.system.project(take_rows(new, last), batch.place[last]))

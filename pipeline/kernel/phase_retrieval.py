@@ -27,7 +27,7 @@ from pipeline.kernel.streams import Stream, generator
 
 # 1 − g·f_max at which the upper edge of the Hessian's bulk is sought; the edge of a single large
 # f_i lies at 1 − g·f_max ≈ N^(-1/2); at N = 10⁶ the grid puts it 0.1 % too high
-_EDGE_GRID = tuple((1 - np.geomspace(0.003, 0.85, 12)).tolist())
+_EDGE_GRID = 1 - np.geomspace(0.003, 0.85, 12)
 
 
 @dataclass(frozen=True)
@@ -153,11 +153,13 @@ class PhaseRetrieval:
         f = xp.maximum(f, xp.zeros_like(f)) * take_rows(self.row_norms, owner)
         largest = xp.max(f, axis=-1)
         safe = xp.where(largest > 0, largest, xp.ones_like(largest))
-        ratio = f / safe[:, None]
-        edges = [
-            1 / g + xp.sum(ratio / (1 - ratio * g), axis=-1) / self.dimension for g in _EDGE_GRID
-        ]
-        return largest * xp.min(xp.stack(edges), axis=0) - multiplier
+        ratio = (f / safe[:, None])[:, None, :]
+        g = on_device_of(f, _EDGE_GRID[:, None])
+        left = ratio * g  # [trajectories, grid, M]; in place from here, for its size
+        left -= 1
+        terms = ratio / left
+        edges = 1 / g[:, 0] - xp.sum(terms, axis=-1) / self.dimension
+        return largest * xp.min(edges, axis=-1) - multiplier
 
     def hessian(self, w: Array, owner: Rows) -> "Hessian":
         """H(w) = Xᵀ diag(f) X − μ I at each row of `w` [trajectories, N]: one pass."""

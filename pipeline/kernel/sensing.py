@@ -103,6 +103,9 @@ def pull_back_each(
     operators: Sequence[GaussianOperator], u: Array, owner: Rows, response: BatchResponse
 ) -> tuple[Array, Array]:
     """Xᵀ φ(X u) and X u of each row, instance by instance."""
+    if len(owner) and owner[0] == owner[-1]:  # one instance: nothing to put together
+        everyone, operator = slice(0, len(owner)), operators[int(owner[0])]
+        return operator.pull_back(u, lambda predicted, block: response(predicted, everyone, block))
     xp, m = namespace(u), operators[0].shape[0]
     pulled: Array = xp.empty_like(u)
     predictions: Array = xp.empty((u.shape[0], m), dtype=u.dtype, device=device(u))
