@@ -71,6 +71,11 @@ class Campaign(Section):
         description="an integer from 0 to 2^63 - 1, from which all random streams come",
         examples=["entropy = 20240305"],
     )
+    instances: Literal["auto", "dense", "conditional"] = Field(
+        default="auto",
+        description='"auto", "dense" or "conditional"',
+        examples=['instances = "auto"'],
+    )
     parameters: Parameters = Field(
         description="a section with a", examples=["[parameters] and below it a = 1.0"]
     )
@@ -127,6 +132,7 @@ class Campaign(Section):
             include={
                 "model": True,
                 "entropy": True,
+                "instances": True,
                 "parameters": True,
                 "dynamics": True,
                 "trajectory": True,

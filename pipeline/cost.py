@@ -5,7 +5,6 @@ machine. Good to a factor of about two, which is what choosing block sizes and a
 core-hours needs.
 """
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.campaign import Campaign
+from pipeline.instances import (
+    SNAPSHOT_PASSES,
+    InstanceRule,
+    count_observing_passes,
+    count_passes,
+    pass_elements,
+)
 from pipeline.kernel.gaussian_operator import draw_dense
 from store.keys import Block
 
-_FLOW_PASSES = 15.0  # of a run that does not recover: about 15 √T at tolerance 1e-2
-_SNAPSHOT_PASSES = 120.0  # of two lowest eigenpairs by Lanczos
-_FOLLOWING_PASSES = 80.0  # of the same along a run, from the vectors of the time before
 _SECONDS_PER_SNAPSHOT = 1.2e-5  # times N: of a trajectory's own part, whatever X costs
 _SECONDS_PER_GRADIENT_CALL = 5e-5  # overhead of one tick, shared by the instances of a batch
 _NOMINAL_ELEMENTS_PER_SECOND = 1.5e9  # of X in a pass with three trajectories, a slow core
@@ -36,18 +39,28 @@ class CostModel:
         Sequential passes over X for one seed, all its initialisations and replicas together.
     snapshots : float
         Lowest eigenpairs that are computed for one seed.
+    directions : float
+        Directions that all of these runs ask a conditional instance for, if N allows.
     elements_per_second : mapping of int to float
         Elements of X that such a pass covers in a second, by N.
+    rule : InstanceRule
+        Which instances are conditional.
     """
 
     passes: float
     snapshots: float
+    directions: float
     elements_per_second: Mapping[int, float]
+    rule: InstanceRule
 
     def seed_seconds(self, N: int, measurements: int) -> float:
         """Seconds for one seed with all its initialisations and replicas."""
-        per_pass = measurements * N / self.elements_per_second[N] + _SECONDS_PER_GRADIENT_CALL
-        draw = 1e-8 * measurements * N
+        dense = self.rule.choose(N, measurements) == "dense"
+        elements = N if dense else pass_elements(N, self.directions)
+        drawn = N if dense else min(N, self.directions)
+        per_pass = measurements * elements / self.elements_per_second[N]
+        per_pass += _SECONDS_PER_GRADIENT_CALL
+        draw = 1e-8 * measurements * drawn
         return self.passes * per_pass + self.snapshots * _SECONDS_PER_SNAPSHOT * N + draw
 
     def block_seconds(self, block: Block, measurements: int, all_inits: int) -> float:
@@ -60,7 +73,7 @@ def nominal_cost(campaign: Campaign) -> CostModel:
     """Cost on a nominal core; the same on every machine, for what must not depend on it."""
     rate = _NOMINAL_ELEMENTS_PER_SECOND / (campaign.grid.replicas or 1)
     rates = dict.fromkeys(campaign.grid.N, rate)
-    return CostModel(_passes(campaign), _snapshots(campaign), rates)
+    return _cost(campaign, rates)
 
 
 def calibrated_cost(campaign: Campaign) -> CostModel:
@@ -69,7 +82,19 @@ def calibrated_cost(campaign: Campaign) -> CostModel:
         N: _time_pass(N, max(1, int(column.max())), campaign)
         for N, column in zip(campaign.grid.N, campaign.measurements().T, strict=True)
     }
-    return CostModel(_passes(campaign), _snapshots(campaign), rates)
+    return _cost(campaign, rates)
+
+
+def _cost(campaign: Campaign, elements_per_second: Mapping[int, float]) -> CostModel:
+    runs, passes = campaign.grid.replicas or 1, _passes(campaign)
+    return CostModel(
+        passes,
+        _snapshots(campaign),
+        # of the passes of all initialisations together, each run asks for directions of its own
+        runs * len(campaign.grid.inits) * passes,
+        elements_per_second,
+        InstanceRule.of(campaign),
+    )
 
 
 def _snapshots(campaign: Campaign) -> float:
@@ -82,23 +107,12 @@ def _snapshots(campaign: Campaign) -> float:
 
 def _passes(campaign: Campaign) -> float:
     dynamics, inits = campaign.dynamics, campaign.grid.inits
-
-    def descent(duration: float) -> float:
-        if dynamics.learning_rate is not None:
-            return duration / dynamics.learning_rate
-        return _FLOW_PASSES * math.sqrt(duration)
-
-    passes: float = descent(dynamics.T) + 2 * _SNAPSHOT_PASSES
+    passes = count_passes(dynamics, dynamics.T) + 2 * SNAPSHOT_PASSES
     if "constrained" in inits:
-        passes += descent(dynamics.constrained_time)
+        passes += count_passes(dynamics, dynamics.constrained_time)
     if "spectral" in inits:
-        passes += _SNAPSHOT_PASSES
-    if campaign.trajectory is not None:
-        each = _FOLLOWING_PASSES if campaign.trajectory.hessian else 1.0
-        passes += each * len(campaign.trajectory.times)
-        if campaign.trajectory.gain:  # a product with the Hessian in each step
-            passes += descent(dynamics.T)
-    return passes
+        passes += SNAPSHOT_PASSES
+    return passes + count_observing_passes(campaign)
 
 
 def _time_pass(N: int, measurements: int, campaign: Campaign) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.campaign import Campaign
 from pipeline.campaign_sections import count_measurements
 from pipeline.cost import CostModel, nominal_cost
+from pipeline.instances import conditional_bytes
 from pipeline.work import Unit
 from store.array_store import read_block_seeds, read_grid
 from store.chunks import pending_blocks
@@ -24,6 +25,7 @@ _LONGEST_BLOCK = 20.0  # seconds on a nominal core; a worker that dies loses no 
 _UNIT_SECONDS = 2.0  # small blocks are put together up to this, so that Dask's overhead is nothing
 _WORKER_BASE_BYTES = 200 << 20  # interpreter and libraries
 _TOGETHER_BYTES = 64 << 20  # sensing matrices that the kernel advances together
+_ROWS_PER_RUN = 8  # of length M, in a pass over a conditional instance
 _VECTORS_PER_RUN = 100  # of length N: the basis of Lanczos, and the stages of a step
 
 
@@ -119,21 +121,26 @@ def plan_chunks(
         block_seeds=block_seeds,
         new_bytes=runs * run_bytes,
         new_files=sum(len(unit.chunks) for unit in units) * (len(variables) + len(along)),
-        worker_bytes=_worker_bytes(campaign, block_seeds, run_bytes),
+        worker_bytes=_worker_bytes(campaign, cost, block_seeds, run_bytes),
     )
 
 
-def _worker_bytes(campaign: Campaign, block_seeds: int, run_bytes: int) -> int:
-    """Memory of a worker: matrices advanced together, their trajectories, and a block's results."""
+def _worker_bytes(campaign: Campaign, cost: CostModel, block_seeds: int, run_bytes: int) -> int:
+    """Memory of a worker: instances advanced together, their trajectories, a block's results."""
     item = np.dtype(campaign.dynamics.dtype).itemsize
     runs = len(campaign.grid.inits) * (campaign.grid.replicas or 1)
-    largest = 0
-    for N, column in zip(campaign.grid.N, campaign.measurements().T, strict=True):
-        matrix = int(column.max()) * N * item
-        instances = min(block_seeds, max(1, _TOGETHER_BYTES // matrix))
-        vectors = instances * runs * _VECTORS_PER_RUN * N * item
-        largest = max(largest, 2 * max(matrix, _TOGETHER_BYTES) + vectors)
-    return _WORKER_BASE_BYTES + largest + block_seeds * runs * run_bytes
+    largest = 0.0
+    for (_, place), measurements in np.ndenumerate(campaign.measurements()):
+        N, M = campaign.grid.N[place], int(measurements)
+        vectors = runs * _VECTORS_PER_RUN * N * item
+        if cost.rule.choose(N, M) == "dense":
+            instance = 2.0 * M * N * item
+        else:
+            instance = conditional_bytes(N, M, cost.directions, item)
+            vectors += runs * _ROWS_PER_RUN * M * item
+        together = min(block_seeds, max(1, _TOGETHER_BYTES // (M * N * item)))
+        largest = max(largest, max(instance, 2 * _TOGETHER_BYTES) + together * vectors)
+    return int(_WORKER_BASE_BYTES + largest + block_seeds * runs * run_bytes)
 
 
 def _group(campaign: Campaign, chunks: list[tuple[Block, ...]], cost: CostModel) -> Iterator[Unit]:

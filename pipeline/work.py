@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.campaign import Campaign
 from pipeline.campaign_sections import count_measurements
 from pipeline.cluster import limit_blas_threads
+from pipeline.instances import InstanceRule
 from pipeline.kernel.block import Dynamics, Task, run_block
 from pipeline.worker_arrays import worker_arrays
 from store.array_store import write_block
@@ -36,6 +37,8 @@ class Recipe:
     parameters : mapping of str to float
         Constants of the model that are not axes.
     dynamics : Dynamics
+    instances : InstanceRule
+        Which instances are drawn as they are asked for.
     times : tuple of float
         When runs are looked at; none without a trajectory.
     hessian_along : bool
@@ -48,6 +51,7 @@ class Recipe:
     model: str
     parameters: Mapping[str, float]
     dynamics: Dynamics
+    instances: InstanceRule
     times: tuple[float, ...] = ()
     hessian_along: bool = False
     gain: bool = False
@@ -72,6 +76,7 @@ class Recipe:
                 name: value for name, value in campaign.parameters if not isinstance(value, tuple)
             },
             dynamics=dynamics,
+            instances=InstanceRule.of(campaign),
             # the labels of times have ten digits, T may have more
             times=tuple(min(time, chosen.T) for time in campaign.times()),
             hessian_along=along is not None and along.hessian,
@@ -96,6 +101,7 @@ class Recipe:
             times=self.times,
             hessian_along=self.hessian_along,
             gain=self.gain,
+            instances=self.instances.choose(block.N, measurements),
         )
 
 

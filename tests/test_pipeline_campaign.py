@@ -99,6 +99,7 @@ def test_physics_is_flat_and_leaves_grid_and_texts_out() -> None:
     assert physics == {
         "model": "phase_retrieval",
         "entropy": 7,
+        "instances": "auto",
         "parameters.a": 0.01,
         "dynamics.method": "flow",
         "dynamics.T": 50.0,
@@ -436,6 +437,7 @@ def test_an_override_that_fits_nowhere_is_said(override: str, said: str) -> None
         ("dynamics.T=-1", r"dynamics\.T: expected the time .* above 0 .*, got -1; .*T = 300"),
         ("dynamics.T=" + "0x" + "f" * 4000, r"dynamics\.T: .*, got an integer of thousands of "),
         ("dynamics.constrained_time=0.0", r"dynamics\.constrained_time: .*, got 0\.0; "),
+        ("instances=sparse", r"instances: expected \"auto\", \"dense\" or .*, got 'sparse'; "),
         ("dynamics.dtype=float16", r"dynamics\.dtype: .*, got 'float16'; "),
         (
             "dynamics.tolerance=1e-7",
