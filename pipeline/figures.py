@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from pipeline.figures_phase_diagram import has_loss_axis, phase_diagram
 from pipeline.figures_recovery import paired_figure, recovery_figure
+from pipeline.figures_spectrum import has_spectrum, spectrum_figure
 from pipeline.figures_start import has_random_starts, start_figure
 from pipeline.figures_style import save_figure
 from pipeline.figures_theory import theory_lines
@@ -18,6 +19,7 @@ from pipeline.figures_trajectory import (
     hessian_figure,
     overlap_figure,
 )
+from pipeline.figures_window import has_window, window_figure
 from pipeline.results import Results
 
 __all__ = ["FIGURES", "DrawnFigure", "FigureKind", "draw_figures", "save_figure"]
@@ -129,6 +131,21 @@ FIGURES: Final = (
             ("spectral", "at the lowest eigenvector of the Hessian"),
             ("constrained", "at threshold states"),
         )
+    ),
+    FigureKind(
+        "spectrum_along_descent",
+        "The density of the Hessian's eigenvalues along runs that start at random, of the largest "
+        "size, means over seeds; below on a logarithmic axis. Dashed: theory at the start.",
+        applies=has_spectrum,
+        draw=spectrum_figure,
+    ),
+    FigureKind(
+        "window_on_equator",
+        "On the equator m = 0: how far the signal's outlier lies below the bulk and how far a "
+        "small overlap is amplified, when the outlier is lost, and the half-recovery points "
+        "that 2 log G_max = log N + const predicts. Intervals of 95 %.",
+        applies=has_window,
+        draw=window_figure,
     ),
 )
 

@@ -6,7 +6,6 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 from scipy.special import expit
 
 from pipeline.figures_style import (
@@ -22,8 +21,8 @@ from pipeline.figures_style import (
     new_figure,
     set_title,
     side_by_side,
+    size_axis,
     size_colours,
-    spaced_sizes,
 )
 from pipeline.reductions import control_name, describe_runs
 from pipeline.transition import Crossing
@@ -141,8 +140,7 @@ def _draw_half_points(ax: Axes, reduced: xr.Dataset, control: str) -> None:
     sizes = reduced["N"].to_numpy().astype(float)
     inits = reduced["init"].to_numpy()
     bottom, top = ax.get_ylim()
-    ax.set_xscale("log")
-    ax.set_xlim(sizes.min() / 1.35, sizes.max() * 1.35)
+    size_axis(ax, sizes)
     aside = side_by_side(len(inits), 0.015 * float(np.ptp(np.log(ax.get_xlim()))))
     for i, init in enumerate(inits):
         colour, marker = INIT_STYLES[i % len(INIT_STYLES)]
@@ -178,10 +176,6 @@ def _draw_half_points(ax: Axes, reduced: xr.Dataset, control: str) -> None:
                         "shrinkB": 0.0,
                     },
                 )
-    ax.xaxis.set_major_locator(FixedLocator(spaced_sizes(sizes, 0.12)))
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlabel("dimension $N$ (logarithmic)")
     ax.set_ylabel(axis_labels(control)[1])
     ax.legend(
         loc="lower center",

@@ -46,7 +46,7 @@ def start_figure(results: Results) -> Figure:
     """
     wanted = ["lambda1_start", "lambda2_start", "alignment_start"]
     cube = results.finished(results.cube[wanted]).sel(init=["random"])
-    control = control_name(cube)
+    control = control_name(results.cube)
     cube = cube.load().squeeze("init", drop=True)
     cube = cube.assign(gap=cube["lambda2_start"] - cube["lambda1_start"])
     several = "a" in cube.dims

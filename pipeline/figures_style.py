@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 Colour = tuple[float, float, float, float] | str
 Label = TypeVar("Label")
@@ -167,7 +168,7 @@ def side_by_side(count: int, spacing: float) -> list[float]:
     return [spacing * (i - (count - 1) / 2) for i in range(count)]
 
 
-def spaced_sizes(sizes: np.ndarray, gap: float) -> list[float]:
+def _spaced_sizes(sizes: np.ndarray, gap: float) -> list[float]:
     """Sizes to label: those at least `gap` of the logarithmic range after the last one labelled."""
     least = gap * np.log(sizes.max() / sizes.min())
     kept: list[float] = []
@@ -175,6 +176,16 @@ def spaced_sizes(sizes: np.ndarray, gap: float) -> list[float]:
         if not kept or np.log(size / kept[-1]) >= least:
             kept.append(size)
     return kept
+
+
+def size_axis(ax: Axes, sizes: np.ndarray) -> None:
+    """N on a logarithmic axis, its values written out."""
+    ax.set_xscale("log")
+    ax.set_xlim(sizes.min() / 1.35, sizes.max() * 1.35)
+    ax.xaxis.set_major_locator(FixedLocator(_spaced_sizes(sizes.astype(float), 0.12)))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("dimension $N$ (logarithmic)")
 
 
 def size_colours(sizes: np.ndarray) -> list[Colour]:

@@ -46,7 +46,7 @@ def has_hessian_along(results: Results, init: str) -> bool:
 def overlap_figure(results: Results) -> Figure:
     """|m| against time, a panel for each of at most four control values, a line for N and init."""
     means = _average(results)
-    control = control_name(means)
+    control = control_name(results.cube)
     values = pick(means[control].to_numpy().tolist(), _MOST_PANELS)
     sizes, inits = means["N"].to_numpy(), means["init"].to_numpy().tolist()
     with figure_style():
@@ -78,7 +78,7 @@ def hessian_figure(results: Results, init: str) -> Figure:
     """
     means = _average(results).sel(init=init)
     means = means.where(means["under_way"] >= _FEWEST_UNDER_WAY)
-    control = control_name(means.expand_dims("init"))
+    control = control_name(results.cube)
     values = pick(means[control].to_numpy().tolist(), _MOST_PANELS)
     sizes = means["N"].to_numpy()
     entries = [*_size_entries(sizes), (r"$\lambda_1$", {"color": "0.2"})]

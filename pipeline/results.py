@@ -29,12 +29,15 @@ class Results:
         What decides the numbers, by dotted key of the campaign.
     trajectory : Dataset, optional
         What is known along the runs, where the campaign asked for times.
+    spectrum : Dataset, optional
+        Densities of the Hessian's eigenvalues, where the campaign asked for them.
     """
 
     cube: xr.Dataset
     reduced: xr.Dataset
     physics: Mapping[str, Any]
     trajectory: xr.Dataset | None = None
+    spectrum: xr.Dataset | None = None
 
     @property
     def model(self) -> str:
@@ -50,7 +53,7 @@ class Results:
     def split(self) -> Iterator[tuple[dict[str, float], "Results"]]:
         """Values of the constants of the model that are axes, and the results of these values."""
         for constants, cube in split_constants(self.cube):
-            along = self.trajectory
+            along, spectrum = self.trajectory, self.spectrum
             yield (
                 constants,
                 replace(
@@ -62,6 +65,7 @@ class Results:
                         **{f"parameters.{k}": x for k, x in constants.items()},
                     },
                     trajectory=along and along.sel(constants, drop=True),
+                    spectrum=spectrum and spectrum.sel(constants, drop=True),
                 ),
             )
 
@@ -90,9 +94,11 @@ def read_results(path: StorePath, reduced: xr.Dataset | None = None) -> Results:
             reduced = read_reduced(path)
         except FileNotFoundError:
             reduced = reduce_cube(cube)
+    there = open_group(path)
     return Results(
         cube,
         reduced,
         read_attributes(path).get("physics", {}),
-        trajectory=open_store(path, ALONG_RUNS) if ALONG_RUNS in open_group(path) else None,
+        trajectory=open_store(path, ALONG_RUNS) if ALONG_RUNS in there else None,
+        spectrum=open_store(path, "spectrum") if "spectrum" in there else None,
     )

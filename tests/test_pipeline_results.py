@@ -7,6 +7,7 @@ import xarray as xr
 from rich.console import Console
 
 from pipeline.campaign import load_campaign
+from pipeline.cluster import Resources
 from pipeline.figures import FIGURES, draw_figures
 from pipeline.launch import launch
 from pipeline.results import read_results
@@ -21,7 +22,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("results") / "tiny.zarr"
     more = ["dynamics.constrained_time=1.0", "trajectory.times=[0.0, 1.0, 2.0]"]
     campaign = load_campaign("quickstart", [*TINY, *more])
-    launch(campaign, path, console=Console(quiet=True), scheduler="synchronous")
+    launch(campaign, path, console=Console(quiet=True), resources=Resources("synchronous"))
     return path
 
 
