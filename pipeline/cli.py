@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 import xarray as xr
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
 from pipeline.campaign import Campaign, CampaignError, bundled_workflows, load_campaign
@@ -28,13 +29,13 @@ from pipeline.kernel.arrays import ArrayLibraryError
 from pipeline.launch import launch
 from pipeline.plan import Plan, make_plan
 from pipeline.provenance import StoreMismatchError, check_store
-from pipeline.reductions import ReductionError, reduce_cube
+from pipeline.reductions import ReductionError, reduce_store
 from pipeline.results import Results, read_results
-from pipeline.tables import paired_tables, recovery_tables
+from pipeline.tables import law_tables, paired_tables, recovery_tables, verdicts
 from pipeline.theory.laws import LawError
 from pipeline.theory.spiked_model import SpikedModelError
 from pipeline.theory.threshold_states import ThresholdStateError
-from store.array_store import open_store, reading
+from store.array_store import reading
 from store.keys import BlockKeyError
 from store.ledger import Ledger, counts
 from store.lock import LockLostError, StoreLockedError
@@ -173,10 +174,18 @@ def plan(
 
 
 @app.command()
-def reduce(store: StoreArgument, *, as_json: JsonOption = False) -> None:
-    """Compute recovery probabilities and half-recovery points, and keep them in the store."""
+def reduce(
+    store: StoreArgument,
+    *,
+    gain_from: Annotated[
+        str | None,
+        typer.Option(metavar="STORE", help="Store with the signal gain; default STORE itself."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute recovery probabilities, half-recovery points and their laws; keep them there."""
     with Ledger(store), reading(store):
-        reduced = reduce_cube(open_store(store))
+        reduced = reduce_store(store, gain_from)
         write_reduced(store, reduced)
     if as_json:
         print_json(reduced.to_dict())
@@ -264,6 +273,10 @@ def _plan_lines(todo: Plan) -> Iterator[tuple[str, str]]:
 def _show(console: Console, reduced: xr.Dataset) -> None:
     for table in (*recovery_tables(reduced), *paired_tables(reduced)):
         console.print(table)
+    for table in law_tables(reduced):
+        console.print(table)
+    for verdict in verdicts(reduced):
+        console.print(Padding(verdict, (1, 0, 0, 0)))
 
 
 def _draw(store: str, results: Results, out: Path | None) -> Iterator[Path]:

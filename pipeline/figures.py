@@ -82,7 +82,7 @@ FIGURES: Final = (
     FigureKind(
         "recovery",
         "Probability of recovery against the signal-to-noise ratio, with 95 % intervals and "
-        "logistic fits, and the half-recovery point against log N. Dashed: theory for N → ∞.",
+        "fitted curves, and the half-recovery point against log N. Dashed: theory for N → ∞.",
         applies=_has_recoveries,
         draw=_draw_recovery,
     ),

@@ -6,7 +6,6 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.special import expit
 
 from pipeline.figures_style import (
     INIT_STYLES,
@@ -24,6 +23,7 @@ from pipeline.figures_style import (
     size_axis,
     size_colours,
 )
+from pipeline.recovery_curve import probability
 from pipeline.reductions import control_name, describe_runs
 from pipeline.transition import Crossing
 
@@ -31,8 +31,8 @@ from pipeline.transition import Crossing
 def recovery_figure(reduced: xr.Dataset, *, theory: Mapping[str, float] | None = None) -> Figure:
     """Recovery probability against the control parameter, and its half point against log N.
 
-    One panel for each init: points with Wilson intervals and fitted curves, logistic in the log of
-    the control parameter, darker for larger N. Last panel: half-recovery points with intervals; an
+    One panel for each init: points with Wilson intervals and fitted curves,
+    darker for larger N. Last panel: half-recovery points with intervals; an
     arrow from the bound where the curves do not reach one half within the grid. The legend says how
     many seeds and replicas a point has, where there are replicas.
 
@@ -126,8 +126,8 @@ def _draw_curves(ax: Axes, part: xr.Dataset, control: str) -> None:
             clip_on=False,
             zorder=3,
         )
-        b0, b1 = float(one["logit_intercept"]), float(one["logit_slope"])
-        ax.plot(dense, expit(b0 + b1 * np.log(dense)), color=colour, linewidth=0.9, zorder=2)
+        b0, b1 = float(one["curve_intercept"]), float(one["curve_slope"])
+        ax.plot(dense, probability(b0 + b1 * dense), color=colour, linewidth=0.9, zorder=2)
     ax.axhline(0.5, color="0.8", linewidth=0.6, zorder=0)
     ax.set_ylim(0.0, 1.0)
     ax.set_yticks([0.0, 0.25, 0.5, 0.75, 1.0], labels=["0", "", "0.5", "", "1"])

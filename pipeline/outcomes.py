@@ -36,14 +36,15 @@ class Outcomes:
 
 
 def control_name(dataset: xr.Dataset) -> str:
-    """Name of the control parameter's axis, of a cube or of a reduced dataset.
+    """Name of the control parameter's axis: of a cube, of what is along its runs, or reduced.
 
     Raises
     ------
     ReductionError
         If not exactly one axis is left beside those of a cube and of the reductions.
     """
-    known = {*CONSTANTS, "N", "seed", "init", "replica", "time", "horizon", "pair", "law", "term"}
+    known = {*CONSTANTS, "N", "seed", "init", "replica", "time", "horizon", "pair", "law", "size"}
+    known |= {"term", "term_other"}
     found = [str(dim) for dim in dataset.dims if dim not in known]
     if len(found) != 1 or not {"N", "init"} <= set(dataset.dims):
         raise ReductionError(

@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.intervals import LEVEL, SeedSums, effective_runs, wilson_interval
-from pipeline.outcomes import ReductionError, control_name, describe, describe_interval, outcomes
+from pipeline.outcomes import control_name, describe, describe_interval, outcomes
 from pipeline.transition import Crossing, Transition, locate_half
 
 
@@ -111,15 +111,13 @@ def half_recovery(
 ) -> xr.Dataset:
     """Control parameter at which half of the runs recover, for each N and init.
 
-    From a curve logistic in the log of the control parameter c, logit p = b0 + b1 log c, fitted to
-    the counts; see `pipeline.transition.locate_half`. In log c, because that law misses measured
-    curves less: over the nine curves of the quickstart campaign (48 seeds, N = 64, 128, 256) the
-    deviance is 91.5 on 72 degrees of freedom, against 149.2 of a law logistic in c itself.
+    From a curve p = P(b0 + b1 c), c the control parameter, fitted to the counts; see
+    `pipeline.recovery_curve` for the law and `pipeline.transition.locate_half` for the fit.
 
     Parameters
     ----------
     cube : Dataset
-        As for `count_outcomes`, with all the seeds of the sizes it has, and labels c > 0.
+        As for `count_outcomes`, with all the seeds of the sizes it has.
     horizon : float, optional
         As for `count_outcomes`.
     resamples : int
@@ -129,16 +127,15 @@ def half_recovery(
     -------
     Dataset [N, init]
         With c the control parameter's name: ``c_half`` and ``c_width``, c(p = 0.9) - c(p = 0.1) of
-        the curve, each with ``_low`` and ``_high``; ``logit_intercept`` b0 and ``logit_slope`` b1,
-        which refer to log c; ``deviance`` of the fit and number of ``points``; ``crossing``, a
-        `Crossing` code that says whether c_half was found or why not. Resamples depend on N and on
-        the cube alone: the same cube gives the same numbers, in whatever order its labels are
-        stored.
+        the curve, each with ``_low`` and ``_high``; ``curve_intercept`` b0 and ``curve_slope`` b1;
+        ``deviance`` of the fit and number of ``points``; ``crossing``, a `Crossing` code that says
+        whether c_half was found or why not. Resamples depend on N and on the cube alone: the same
+        cube gives the same numbers, in whatever order its labels are stored.
 
     Raises
     ------
     ReductionError
-        As for `count_outcomes`, or if a label of c is not above 0.
+        As for `count_outcomes`.
     """
     control = control_name(cube)
     cube = load_sorted(cube)
@@ -150,12 +147,6 @@ def half_recovery(
     trials = finished.astype(np.int64).transpose(*order).to_numpy()
     successes = recovered.astype(np.int64).transpose(*order).to_numpy()
     x = cube[control].to_numpy().astype(np.float64)
-    refused = x[~(x > 0)].tolist()
-    if refused:
-        raise ReductionError(
-            f"half_recovery: expected labels of {control!r} above 0, since the fit is logistic in "
-            f"log({control}), got {refused!r}; leave them out with cube.sel({control}=[…])"
-        )
     # The same draws for every init, so that their differences on shared seeds stay paired.
     streams = [np.random.SeedSequence((crc32(b"half_recovery"), int(N))) for N in cube["N"]]
     halves = [
@@ -197,8 +188,8 @@ def _half_dataset(found: list[list[Transition]], cube: xr.Dataset, control: str)
         for name in ("half", "half_low", "half_high", "width", "width_low", "width_high")
     }
     fits = {
-        "logit_intercept": column("intercept"),
-        "logit_slope": column("slope"),
+        "curve_intercept": column("intercept"),
+        "curve_slope": column("slope"),
         "deviance": column("deviance"),
         "points": column("points", np.int64),
         "crossing": column("crossing", np.int8),
@@ -208,9 +199,9 @@ def _half_dataset(found: list[list[Transition]], cube: xr.Dataset, control: str)
     describe_interval(reduced, f"{control}_half", "resampled seeds", LEVEL)
     describe(reduced, f"{control}_width", f"{control} from probability 0.1 to 0.9 of the fit")
     describe_interval(reduced, f"{control}_width", "resampled seeds", LEVEL)
-    describe(reduced, "logit_intercept", f"b0 of logit p = b0 + b1 log({control})")
-    describe(reduced, "logit_slope", f"b1 of logit p = b0 + b1 log({control})")
-    meaning = f"deviance of the fit, about points - 2 if the curve is logistic in log({control})"
+    describe(reduced, "curve_intercept", f"b0 of the predictor b0 + b1 {control}, 0 at one half")
+    describe(reduced, "curve_slope", f"b1 of the predictor b0 + b1 {control}, 0 at one half")
+    meaning = "deviance of the fit, about points - 2 if the curve has the law"
     describe(reduced, "deviance", meaning)
     describe(reduced, "points", f"values of {control} that have runs")
     describe(reduced, "crossing", "how the half-recovery point was found, or why it was not")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import xarray as xr
 
-from pipeline.outcomes import ReductionError, control_name, map_constants
+from pipeline.outcomes import ReductionError, control_name, map_constants, split_constants
 from pipeline.paired import compare_inits
 from pipeline.recovery import (
     count_outcomes,
@@ -16,11 +16,17 @@ from pipeline.recovery import (
     load_sorted,
     recovery_probability,
 )
+from pipeline.scaling import fit_scaling
+from pipeline.scaling_inputs import gain_tables, limit_of
 from pipeline.survival import survival
+from store.array_store import open_group, open_store, read_attributes
+from store.layout import ALONG_RUNS
+from store.place import StorePath
 from store.schema import CONSTANTS
 
 __all__ = [
     "ReductionError",
+    "add_scaling",
     "combine",
     "control_name",
     "count_outcomes",
@@ -29,6 +35,7 @@ __all__ = [
     "recovery_probability",
     "reduce_cube",
     "reduce_size",
+    "reduce_store",
 ]
 
 
@@ -134,3 +141,36 @@ def reduce_cube(cube: xr.Dataset, *, resamples: int = 1000) -> xr.Dataset:
     return combine(
         [reduce_size(cube.sel(N=[N]), resamples=resamples) for N in cube["N"].to_numpy()]
     )
+
+
+def add_scaling(reduced: xr.Dataset, path: StorePath, gain_from: StorePath) -> xr.Dataset:
+    """Reductions of a whole store, with the laws of its half-recovery points.
+
+    Parameters
+    ----------
+    reduced : Dataset
+        From `combine`.
+    path : str or PathLike
+        The store, for its physics.
+    gain_from : str or PathLike
+        Store whose trajectories have the signal gain; without them the law ``gain`` is left out.
+    """
+    physics = read_attributes(path).get("physics", {})
+    along = dict[str, xr.Dataset]()
+    if ALONG_RUNS in open_group(gain_from):
+        trajectory = open_store(gain_from, ALONG_RUNS)
+        along = {str(constants): part for constants, part in split_constants(trajectory)}
+    parts = []
+    for constants, part in split_constants(reduced):
+        own = {**physics, **{f"parameters.{name}": value for name, value in constants.items()}}
+        followed = along.get(str(constants))
+        gains = gain_tables(followed) if followed is not None else {}
+        scaling = fit_scaling(part, limit=limit_of(own), gains=gains)
+        parts.append(scaling.expand_dims({name: [value] for name, value in constants.items()}))
+    whole = xr.combine_by_coords(parts, join="exact", combine_attrs="override")
+    return reduced.merge(whole, compat="override", join="exact")
+
+
+def reduce_store(path: StorePath, gain_from: StorePath | None = None) -> xr.Dataset:
+    """All reductions of a store, as `add_scaling` of `reduce_cube`; raises as `reduce_cube`."""
+    return add_scaling(reduce_cube(open_store(path)), path, gain_from or path)

@@ -7,7 +7,7 @@ from typing import Any
 import xarray as xr
 
 from pipeline.outcomes import split_constants
-from pipeline.reductions import reduce_cube
+from pipeline.reductions import reduce_store
 from store.array_store import open_group, open_store, read_attributes
 from store.layout import ALONG_RUNS
 from store.place import StorePath
@@ -24,7 +24,7 @@ class Results:
     cube : Dataset
         Root group: a number for each run.
     reduced : Dataset
-        From `pipeline.reductions.reduce_cube`.
+        From `pipeline.reductions.reduce_store`.
     physics : mapping
         What decides the numbers, by dotted key of the campaign.
     trajectory : Dataset, optional
@@ -93,7 +93,7 @@ def read_results(path: StorePath, reduced: xr.Dataset | None = None) -> Results:
         try:
             reduced = read_reduced(path)
         except FileNotFoundError:
-            reduced = reduce_cube(cube)
+            reduced = reduce_store(path)
     there = open_group(path)
     return Results(
         cube,

@@ -7,7 +7,7 @@ way to be computed again, to the same bytes.
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from time import monotonic
 from typing import Protocol
@@ -15,7 +15,7 @@ from typing import Protocol
 import xarray as xr
 
 from pipeline.executors import Executor, Finished, TaskLostError, WorkerDiedError
-from pipeline.reductions import combine, reduce_size
+from pipeline.reductions import add_scaling, combine, reduce_size
 from pipeline.work import Receipt, Unit
 from store.array_store import open_store, reading
 from store.ledger import Ledger
@@ -129,7 +129,7 @@ class Sweep:
             self._ledger.flush(lazily=not self._reductions and bool(self._units))
             self._fill()
             if not self._under_way and whole is None and len(parts) == len(self._ledger.grid.N):
-                self._submit("combine", None, combine, list(parts.values()))
+                self._submit("combine", None, combine_stored, self._path, list(parts.values()))
         if mistakes:
             raise mistakes[0]
         assert whole is not None
@@ -230,6 +230,11 @@ def reduce_stored(path: str, size: int) -> xr.Dataset:
     """Reductions of one N of a store."""
     with reading(path):
         return reduce_size(open_store(path).sel(N=[size]))
+
+
+def combine_stored(path: str, parts: Sequence[xr.Dataset]) -> xr.Dataset:
+    """Reductions of all sizes of a store as one, with the laws of what depends on N."""
+    return add_scaling(combine(parts), path, path)
 
 
 def _size(unit: Unit) -> int:

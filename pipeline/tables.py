@@ -16,6 +16,7 @@ from pipeline.transition import Crossing
 _SYMBOLS: Final[Mapping[str, str]] = {"alpha": "α"}
 _SIZES_PER_TABLE: Final = 4
 _MISFIT: Final = 0.01
+_TINY: Final = 1e-6
 
 
 def recovery_tables(reduced: xr.Dataset) -> list[Table]:
@@ -85,9 +86,71 @@ def _paired_table(reduced: xr.Dataset, title: str) -> Table:
         cells = []
         for N in sizes:
             gained, lost = (sums[name].sel(N=N, pair=pair).to_numpy() for name in sums)
-            cells.append(f"{gained} − {lost} [{float(sign_test(gained, lost)):.1g}]")
+            p = float(sign_test(gained, lost))
+            shown = f"{p:.1g}" if p > _TINY else f"< {_TINY:g}"
+            cells.append(f"{gained} − {lost} [{shown}]")
         table.add_row(str(pair).replace("-", " − "), *cells)
     return table
+
+
+def law_tables(reduced: xr.Dataset) -> list[Table]:
+    """Laws of the half-recovery point against log N, for a terminal; a table for each init.
+
+    Parameters
+    ----------
+    reduced : Dataset
+        From `pipeline.reductions.reduce_store`.
+    """
+    symbol = _SYMBOLS.get(control_name(reduced), control_name(reduced))
+    tables = []
+    for constants, part in split_constants(reduced):
+        for init in part["init"].to_numpy():
+            one = part.sel(init=init)
+            if one["law_aic"].notnull().any():
+                tables.append(_law_table(one, symbol, _named(str(init), constants)))
+    return tables
+
+
+def verdicts(reduced: xr.Dataset) -> list[str]:
+    """What the data say of the laws, in words, for each init and value of a constant."""
+    return [
+        _named(str(words), constants)
+        for constants, part in split_constants(reduced)
+        for words in part["verdict"].to_numpy()
+    ]
+
+
+def _law_table(part: xr.Dataset, symbol: str, name: str) -> Table:
+    known = part["law_aic"].dropna("law")
+    fitted = known.sortby(known)
+    table = Table(
+        title=f"{name}: laws of {symbol}½ against log N",
+        caption="B per e-fold of N or times log N; ✓ not excluded; held out: deviance of each "
+        "size from the fit to the others",
+        min_width=46,
+    )
+    for heading in ("law", "B", "ΔAIC", "ΔBIC", "misfit", "held out", ""):
+        table.add_column(heading, justify="left" if heading == "law" else "right", no_wrap=True)
+    for law in fitted["law"].to_numpy():
+        one = part.sel(law=law)
+        misfit, held_out = float(one["law_misfit"]), float(one["law_held_out"])
+        table.add_row(
+            str(law),
+            _rate_text(one),
+            f"{float(one['law_aic'] - fitted[0]):.1f}",
+            f"{float(one['law_bic'] - part['law_bic'].min()):.1f}",
+            f"{misfit:.2g}" if np.isfinite(misfit) else "–",
+            f"{held_out:.1f}" if np.isfinite(held_out) else "–",
+            "✓" if int(one["law_standing"]) else "",
+        )
+    return table
+
+
+def _rate_text(one: xr.Dataset) -> str:
+    """Rate of a law with its standard error."""
+    rate = float(one["law_parameter"].sel(term="rate"))
+    variance = one["law_covariance"].sel(term="rate", term_other="rate")
+    return f"{rate:.3f} ± {float(np.sqrt(variance)):.3f}" if np.isfinite(rate) else "–"
 
 
 def prediction_table(record: Mapping[str, Any]) -> Table:
@@ -200,7 +263,7 @@ def _table(part: xr.Dataset, control: str, symbol: str, what: str) -> Table:
     table.add_section()
     halves = [_half_text(one, control, symbol) for one in _sizes(part)]
     if any(half.endswith("*") for half in halves):
-        table.caption = f"{caption}\n* the points miss the fitted logistic curve"
+        table.caption = f"{caption}\n* the points miss the fitted curve"
     table.add_row(f"{symbol}½", *halves, style="bold")
     if part.sizes.get("horizon", 0) > 1:
         earlier = part.isel(horizon=-2)

@@ -1,12 +1,7 @@
 """Where a recovery curve crosses one half, and how well the runs say so. NumPy only, no labels.
 
-The law is logistic in the log of the control parameter x > 0, logit p(x) = b0 + b1 log x, fitted
-to binomial counts with Firth's penalty, so that every curve, also a separated one, has one finite
-fit; x_half = exp(-b0/b1).
-
-In log x, because measured curves rise faster below one half than above: over the nine curves of the
-quickstart campaign (48 seeds, N = 64, 128, 256) the deviance is 91.5 on 72 degrees of freedom,
-against 149.2 of a law logistic in x itself.
+The law p(x) = P(η), η = b0 + b1 x, of `pipeline.recovery_curve` is fitted to binomial counts with
+Jeffreys' prior, so that every curve, also a separated one, has one finite fit; x_half = -b0/b1.
 """
 
 from dataclasses import dataclass
@@ -15,9 +10,10 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, log_expit, ndtr, stdtrit, xlogy
+from scipy.special import ndtr, stdtrit, xlogy
 
 from pipeline.intervals import LEVEL, SeedSums, effective_runs, wilson_interval
+from pipeline.recovery_curve import log_probabilities, predictor_at, slopes
 
 Floats = NDArray[np.float64]
 
@@ -54,7 +50,7 @@ class Transition:
         x(p = 0.9) - x(p = 0.1) of the fitted curve, and its interval; given only with a FITTED
         half, which it scales with.
     intercept, slope : float
-        b0 and b1 of logit p = b0 + b1 log x; NaN where the runs do not bound the slope.
+        b0 and b1 of η = b0 + b1 x; NaN where the runs do not bound the slope.
     deviance : float
         Of the fit, 2 sum(observed log(observed/expected)); about points - 2 if the law holds. Runs
         that share an instance count in it by what they are worth.
@@ -75,30 +71,30 @@ class Transition:
     points: int = 0
 
 
-def fit_logistic(u: Floats, successes: Floats, trials: Floats) -> Floats:
-    """Coefficients (b0, b1) of logit p = b0 + b1 u, for many curves at once.
+def fit_curve(x: Floats, successes: Floats, trials: Floats) -> Floats:
+    """Coefficients (b0, b1) of p = P(b0 + b1 x), for many curves at once.
 
-    Maximises the binomial likelihood times Jeffreys' prior sqrt(det I), which removes the bias of
-    order 1/n and keeps separated curves finite (Firth, Biometrika 80, 1993), by Newton steps that
-    are halved where they do not ascend.
+    Maximises the binomial likelihood times Jeffreys' prior sqrt(det I), which keeps separated
+    curves finite (Firth, Biometrika 80, 1993; Kosmidis and Firth, Biometrika 108, 2021, for links
+    other than the logistic), by scoring steps that are halved where they do not ascend.
 
     Parameters
     ----------
-    u : ndarray [points]
-        Abscissa: here the log of the control parameter.
+    x : ndarray [points]
+        Control parameter.
     successes, trials : ndarray [..., points]
         Counts, or weighted counts; points without trials do not take part.
 
     Returns
     -------
     ndarray [..., 2]
-        b0 and b1, accurate to about 1e-8; NaN for a curve with fewer than two points with trials.
+        b0 and b1, accurate to about 1e-7; NaN for a curve with fewer than two points with trials.
     """
     shape = trials.shape[:-1]
-    k, n = successes.reshape(-1, u.size), trials.reshape(-1, u.size)
+    k, n = successes.reshape(-1, x.size), trials.reshape(-1, x.size)
     fits = np.full((len(n), 2), np.nan)
-    centre, scale = u.mean(), u.std() or 1.0
-    scaled = (u - centre) / scale
+    centre, scale = x.mean(), x.std() or 1.0
+    scaled = (x - centre) / scale
 
     active = np.flatnonzero((n > 0).sum(axis=1) >= 2)
     k, n = k[active], n[active]
@@ -123,19 +119,17 @@ def fit_logistic(u: Floats, successes: Floats, trials: Floats) -> Floats:
 
 
 def _penalised_likelihood(u: Floats, k: Floats, n: Floats, beta: Floats) -> tuple[Floats, Floats]:
-    """Log of likelihood times Jeffreys' prior [curves], and the Newton step from there [curves, 2].
-
-    The prior acts as one half of each point's leverage in successes and one half in failures.
-    """
+    """Log of likelihood times Jeffreys' prior [curves], and the step from there [curves, 2]."""
     eta = beta[:, :1] + beta[:, 1:] * u
-    p, q = expit(eta), expit(-eta)
-    weight = n * p * q
+    log_p, log_q = log_probabilities(eta)
+    by_p, by_q, bend = slopes(eta)
+    weight = n * by_p * by_q
     s0, _, v, s2 = _moments(u, weight)
-    value = (k * log_expit(eta) + (n - k) * log_expit(-eta)).sum(axis=1)
-    value += 0.5 * np.log(s0 * s2)[:, 0]
+    value = (k * log_p + (n - k) * log_q).sum(axis=1) + 0.5 * np.log(s0 * s2)[:, 0]
     leverage = weight * (1 / s0 + v**2 / s2)
-    residual = k * q - (n - k) * p + leverage * (q - p) / 2
-    s0, middle, v, s2 = _moments(u, weight + leverage * p * q)
+    # the score, and half the leverage times the derivative of the log of each weight
+    residual = k * by_p - (n - k) * by_q + leverage * (bend + (by_q - by_p) / 2)
+    s0, middle, v, s2 = _moments(u, weight + leverage * by_p * by_q)
     tilt = (residual * v).sum(axis=1, keepdims=True) / s2
     shift = residual.sum(axis=1, keepdims=True) / s0
     return value, np.concatenate([shift - tilt * middle, tilt], axis=1)
@@ -171,7 +165,7 @@ def locate_half(
     Parameters
     ----------
     x : ndarray [points]
-        Control parameter, above 0, ascending.
+        Control parameter, ascending.
     successes, trials : ndarray of int [seeds, points]
         Recovered and finished runs of each seed; seeds and points without runs are allowed.
     stream : SeedSequence
@@ -184,10 +178,9 @@ def locate_half(
     x, successes, trials = x[points], successes[seeds][:, points], trials[seeds][:, points]
     if x.size < 2:
         return Transition(Crossing.TOO_FEW_POINTS, points=x.size)
-    u = np.log(x)
     k, n = successes.sum(axis=0), trials.sum(axis=0)
     worth = effective_runs(SeedSums.of(successes, trials))
-    fit = fit_logistic(u, k.astype(float), n.astype(float))
+    fit = fit_curve(x, k.astype(float), n.astype(float))
     b0, b1 = map(float, fit)
     half = float(_half_points(x, fit[None])[0])
     if np.isnan(half):
@@ -210,7 +203,7 @@ def locate_half(
             len(trials) - 1, np.full(len(trials), 1 / len(trials)), size=resamples
         )
         weights = draws.astype(np.float64)  # sums of counts stay exact, and use the fast product
-        fits = fit_logistic(u, weights @ successes, weights @ trials)
+        fits = fit_curve(x, weights @ successes, weights @ trials)
         tail = float(ndtr(stdtrit(len(trials) - 1, (1 - LEVEL) / 2)))
         low, high = _percentile_interval(_half_points(x, fits), half, tail)
         low, high = min(low, float(x[-1])), max(high, float(x[0]))
@@ -226,7 +219,7 @@ def locate_half(
         width_high=width_high,
         intercept=b0,
         slope=b1,
-        deviance=_deviance(u, k * worth / n, worth, b0, b1),
+        deviance=_deviance(x, k * worth / n, worth, b0, b1),
         points=x.size,
     )
 
@@ -240,23 +233,20 @@ def _is_separated(k: NDArray[np.integer], n: NDArray[np.integer]) -> bool:
 def _half_points(x: Floats, fits: Floats) -> Floats:
     """x_half of each fit; -inf or inf where it is beyond the points, NaN where the fit falls."""
     b0, b1 = fits.T
-    first, last = b0 + b1 * np.log(x[0]), b0 + b1 * np.log(x[-1])
+    first, last = b0 + b1 * x[0], b0 + b1 * x[-1]
     found = np.full(len(fits), np.nan)
     found[(first < 0) & (last < 0)] = np.inf
     found[(first > 0) & (last > 0)] = -np.inf
     inside = (first <= 0) & (last >= 0) & (b1 > 0)
-    # Clipped, because exp(log x) misses x by its rounding.
-    found[inside] = np.clip(np.exp(-b0[inside] / b1[inside]), x[0], x[-1])
+    found[inside] = np.clip(-b0[inside] / b1[inside], x[0], x[-1])  # against rounding
     return found
 
 
 def _widths(fits: Floats) -> Floats:
     """x(p = 0.9) - x(p = 0.1) of each fit; infinite where it does not rise."""
     rising = fits[:, 1] > 0
-    b0, b1 = fits[rising].T
     found = np.full(len(fits), np.inf)
-    with np.errstate(over="ignore"):  # of a nearly flat fit, whose width is as good as infinite
-        found[rising] = -np.exp((np.log(9) - b0) / b1) * np.expm1(-2 * np.log(9) / b1)
+    found[rising] = (predictor_at(0.9) - predictor_at(0.1)) / fits[rising, 1]
     return found
 
 
@@ -280,10 +270,8 @@ def _percentile_interval(found: Floats, estimate: float, tail: float) -> tuple[f
     return min(float(low), estimate), max(float(high), estimate)
 
 
-def _deviance(u: Floats, k: Floats, n: Floats, b0: float, b1: float) -> float:
-    eta = b0 + b1 * u
+def _deviance(x: Floats, k: Floats, n: Floats, b0: float, b1: float) -> float:
+    log_p, log_q = log_probabilities(b0 + b1 * x)
     misses = n - k
-    terms = (
-        xlogy(k, k / n) + xlogy(misses, misses / n) - k * log_expit(eta) - misses * log_expit(-eta)
-    )
+    terms = xlogy(k, k / n) + xlogy(misses, misses / n) - k * log_p - misses * log_q
     return float(2 * terms.sum())

@@ -9,11 +9,11 @@ import pytest
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.special import expit
 
 from pipeline.figures_recovery import paired_figure, recovery_figure
 from pipeline.figures_style import save_figure
 from pipeline.figures_theory import phase_retrieval_thresholds
+from pipeline.recovery_curve import probability
 from pipeline.reductions import reduce_cube
 from pipeline.theory.laws import LawError
 from pipeline.theory.threshold_states import ThresholdStateError
@@ -36,7 +36,7 @@ def make_reduced(
     rng = np.random.default_rng(0)
     logs = np.log(np.array(sizes) / 64.0)[:, None, None]
     half = 2.2 + shift + 0.3 * logs + 1.0 * np.arange(len(inits))
-    p = expit(2.5 * (ALPHA[:, None, None, None] - half))
+    p = probability(2.5 * (ALPHA[:, None, None, None] - half))
     shape = (len(ALPHA), len(sizes), 40, len(inits))
     dims = (control, "N", "seed", "init")
     cube = xr.Dataset(
@@ -110,9 +110,9 @@ def test_points_curves_and_intervals_are_those_of_the_reductions() -> None:
     for N, curve in zip((64, 128, 256), curves, strict=True):
         half = float(reduced["alpha_half"].sel(N=N, init="spectral"))
         assert np.interp(half, *curve.get_data()) == pytest.approx(0.5, abs=0.01)
-        slope = float(reduced["logit_slope"].sel(N=N, init="spectral"))
+        slope = float(reduced["curve_slope"].sel(N=N, init="spectral"))
         x, y = map(np.asarray, curve.get_data())
-        assert y == pytest.approx(expit(slope * np.log(x / half)))
+        assert y == pytest.approx(probability(slope * (x - half)))
     assert ax.get_xscale() == "linear"
     halves = figure.axes[-1].containers
     assert halves[0].lines[0].get_ydata() == pytest.approx(
@@ -175,8 +175,8 @@ def test_seeds_and_replicas_are_said(overlapping_texts: TextCheck) -> None:
 
 def test_sharp_curves_have_points_and_no_invented_fit(tmp_path: Path) -> None:
     reduced = make_reduced()
-    reduced["logit_slope"][:] = np.nan
-    reduced["logit_intercept"][:] = np.nan
+    reduced["curve_slope"][:] = np.nan
+    reduced["curve_intercept"][:] = np.nan
     save_figure(recovery_figure(reduced), tmp_path / "sharp")
 
 

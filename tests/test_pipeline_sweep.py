@@ -33,10 +33,9 @@ from pipeline.kernel import integrator as integrator_module
 from pipeline.launch import launch
 from pipeline.plan import make_plan
 from pipeline.provenance import open_ledger
-from pipeline.reductions import reduce_cube
+from pipeline.reductions import reduce_store
 from pipeline.sweep import MOST_ATTEMPTS, Sweep
 from pipeline.work import Receipt, Recipe, Unit, run_unit
-from store.array_store import open_store
 from store.ledger import counts, read_failures
 from store.place import StoreWriteError
 
@@ -458,7 +457,7 @@ def test_units_are_added_while_the_sweep_runs(
         running = Sweep(ledger, str(path), work, InlineExecutor(), events)
         reduced = running.run([first])
     assert events.received_units == [first, *reversed(rest)]
-    xr.testing.assert_identical(reduced, reduce_cube(open_store(path)))
+    xr.testing.assert_identical(reduced, reduce_store(path))
     xr.testing.assert_identical(numbers(path).drop_attrs(), numbers(uninterrupted).drop_attrs())
 
 
@@ -475,7 +474,7 @@ def test_a_deadline_leaves_what_would_not_fit(campaign: Campaign, tmp_path: Path
         reduced = running.run([long, short, *units[2:]])
     assert events.received_units == [short, *units[2:]]
     assert counts(path)["pending"] == long.runs
-    xr.testing.assert_identical(reduced, reduce_cube(open_store(path)))
+    xr.testing.assert_identical(reduced, reduce_store(path))
 
 
 @pytest.mark.usefixtures("small_units")
@@ -516,7 +515,7 @@ def test_tasks_that_the_cluster_lost_are_done_again_without_blame(
     events, reduced = sweep(campaign, path, Forgetful())
     assert len(events.retried) == 2 * len(events.received_units)
     assert not events.given_up
-    xr.testing.assert_identical(reduced, reduce_cube(open_store(path)))
+    xr.testing.assert_identical(reduced, reduce_store(path))
     xr.testing.assert_identical(numbers(path).drop_attrs(), numbers(uninterrupted).drop_attrs())
 
 
@@ -533,7 +532,7 @@ def test_an_error_on_a_cluster_names_its_worker(campaign: Campaign, tmp_path: Pa
 def test_reductions_of_the_sweep_are_those_of_the_store(campaign: Campaign, tmp_path: Path) -> None:
     path = tmp_path / "tiny.zarr"
     _, reduced = sweep(campaign, path, InlineExecutor())
-    xr.testing.assert_identical(reduced, reduce_cube(xr.open_zarr(path, chunks=None)))
+    xr.testing.assert_identical(reduced, reduce_store(path))
 
 
 def test_an_error_of_a_reduction_is_raised(
