@@ -6,15 +6,16 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 import xarray as xr
+from dask.system import cpu_count
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Table
 
 from pipeline.campaign import Campaign, CampaignError, bundled_workflows, load_campaign
 from pipeline.cli_json import JsonOption, print_json
@@ -25,13 +26,14 @@ from pipeline.cluster import ClusterError, ClusterLostError, Resources
 from pipeline.cost import calibrated_cost
 from pipeline.durations import DurationError, parse_duration
 from pipeline.figures import draw_figures, save_figure
+from pipeline.history import correct_cost
 from pipeline.kernel.arrays import ArrayLibraryError
 from pipeline.launch import launch
-from pipeline.plan import Plan, make_plan
+from pipeline.plan import make_plan
 from pipeline.provenance import StoreMismatchError, check_store
 from pipeline.reductions import ReductionError, reduce_store
 from pipeline.results import Results, read_results
-from pipeline.tables import law_tables, paired_tables, recovery_tables, verdicts
+from pipeline.tables import law_tables, paired_tables, plan_table, recovery_tables, verdicts
 from pipeline.theory.laws import LawError
 from pipeline.theory.spiked_model import SpikedModelError
 from pipeline.theory.threshold_states import ThresholdStateError
@@ -116,7 +118,7 @@ def run(  # noqa: PLR0913  a flag each
     """Run a campaign, or resume or extend it where its store exists."""
     console = Console()
     campaign, path = _campaign_and_path(workflow, overrides, store)
-    resources = Resources(scheduler, scheduler_file, workers, tls_ca, tls_cert, tls_key, arrays)
+    place = Resources(scheduler, scheduler_file, workers, tls_ca, tls_cert, tls_key, arrays)
     seconds = math.inf if budget is None else parse_duration(budget)
     with _terminate_like_ctrl_c():
         try:
@@ -124,7 +126,7 @@ def run(  # noqa: PLR0913  a flag each
                 campaign,
                 path,
                 console=console,
-                resources=resources,
+                resources=place,
                 budget=seconds,
                 accept_kernel_version=accept_kernel_version,
             )
@@ -156,21 +158,38 @@ def plan(
     workflow: Workflow,
     *,
     store: StoreOption = None,
+    workers: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Say how long it takes on so many workers; repeatable."),
+    ] = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a campaign would run, and what it would cost; run nothing."""
     campaign, path = _campaign_and_path(workflow, overrides, store)
+    cost = calibrated_cost(campaign)
     if is_there(path):
-        check_store(campaign, path)
-    todo = make_plan(campaign, path, calibrated_cost(campaign))
+        check_store(campaign, path, accept_kernel_version=True)
+        cost = correct_cost(campaign, path, cost)
+    todo = make_plan(campaign, path, cost)
+    counts = workers or sorted({1, cpu_count(), 16, 64})
+    record = {
+        "store": path,
+        "runs_wanted": todo.wanted,
+        "runs": todo.runs,
+        "blocks": todo.blocks,
+        "tasks": len(todo.units),
+        "core_hours": todo.core_seconds / 3600,
+        "from_history": bool(cost.corrections),
+        "wall_hours": {count: todo.wall_seconds(count) / 3600 for count in counts},
+        "bytes": todo.new_bytes,
+        "files": todo.new_files,
+        "worker_bytes": todo.worker_bytes,
+    }
     if as_json:
-        print_json(_plan_record(todo, path))
+        print_json(record)
         return
-    table = Table(title=f"{campaign.name} → {path}", show_header=False)
-    for name, text in _plan_lines(todo):
-        table.add_row(name, text)
-    Console().print(table)
+    Console().print(plan_table(f"{campaign.name} → {path}", record))
 
 
 @app.command()
@@ -201,8 +220,18 @@ def plot(store: StoreArgument, *, out: OutOption = None) -> None:
 
 
 @app.command()
-def workflows(*, as_json: JsonOption = False) -> None:
+def workflows(
+    *,
+    as_json: JsonOption = False,
+    slurm: Annotated[
+        bool, typer.Option(help="Print a batch script for SLURM instead, to be kept in a file.")
+    ] = False,
+) -> None:
     """List the bundled studies."""
+    if slurm:
+        recipe = resources.files("workflows") / "slurm" / "campaign.sbatch"
+        sys.stdout.write(recipe.read_text(encoding="utf-8"))
+        return
     bundled = bundled_workflows()
     if as_json:
         print_json(bundled)
@@ -246,28 +275,6 @@ def _campaign_and_path(
 ) -> tuple[Campaign, str]:
     campaign = load_campaign(workflow, overrides or [])
     return campaign, store or f"{campaign.name}.zarr"
-
-
-def _plan_record(todo: Plan, path: str) -> dict[str, Any]:
-    return {
-        "store": str(path),
-        "runs_wanted": todo.wanted,
-        "runs": todo.runs,
-        "blocks": todo.blocks,
-        "tasks": len(todo.units),
-        "core_hours": todo.core_seconds / 3600,
-        "bytes": todo.new_bytes,
-        "files": todo.new_files,
-        "worker_bytes": todo.worker_bytes,
-    }
-
-
-def _plan_lines(todo: Plan) -> Iterator[tuple[str, str]]:
-    yield "runs", f"{todo.runs} of {todo.wanted} are pending"
-    yield "blocks", f"{todo.blocks}, in {len(todo.units)} tasks"
-    yield "time", f"about {todo.core_seconds / 3600:.3g} core-hours (to a factor of 2)"
-    yield "results", f"{todo.new_bytes / 1e6:.3g} MB in {todo.new_files} files, before compression"
-    yield "memory", f"{todo.worker_bytes / 1e6:.0f} MB a worker"
 
 
 def _show(console: Console, reduced: xr.Dataset) -> None:

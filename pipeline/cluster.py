@@ -136,14 +136,18 @@ class Resources:
 
 
 @contextmanager
-def connect(resources: Resources, *, timeout: float = 10.0) -> Iterator[Client]:
+def connect(
+    resources: Resources, *, timeout: float = 10.0, patience: float = 60.0
+) -> Iterator[Client]:
     """Client of a cluster with at least one worker, closed with what it started at the end.
 
     Parameters
     ----------
     resources : Resources
     timeout : float
-        Seconds to wait for a running scheduler, for its file, and for its first worker.
+        Seconds to wait for a running scheduler and for its file.
+    patience : float
+        Seconds to wait for its first worker, which may have just been started too.
 
     Raises
     ------
@@ -158,7 +162,7 @@ def connect(resources: Resources, *, timeout: float = 10.0) -> Iterator[Client]:
         with _start_local(workers, processes=scheduler is None) as client:
             yield client
     else:
-        with _join(scheduler, resources.security(), timeout) as client:
+        with _join(scheduler, resources.security(), timeout, patience) as client:
             yield client
 
 
@@ -263,7 +267,7 @@ def _read_scheduler_file(path: Path, timeout: float) -> str:
 
 
 @contextmanager
-def _join(address: str, security: Security, timeout: float) -> Iterator[Client]:
+def _join(address: str, security: Security, timeout: float, patience: float) -> Iterator[Client]:
     """Client of a running scheduler, as soon as it has a worker."""
     try:
         asyncio.run(_knock(address, security, timeout))
@@ -276,10 +280,10 @@ def _join(address: str, security: Security, timeout: float) -> Iterator[Client]:
         ) from error
     with client:
         try:
-            client.wait_for_workers(1, timeout=timeout)
+            client.wait_for_workers(1, timeout=patience)
         except TimeoutError as error:
             raise ClusterError(
-                f"expected workers at the scheduler {address!r}, got none within {timeout:g} s; "
+                f"expected workers at the scheduler {address!r}, got none within {patience:g} s; "
                 f"start some with `dask worker {address} --nthreads 1`"
             ) from error
         yield client

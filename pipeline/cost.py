@@ -7,7 +7,8 @@ core-hours needs.
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import fmean
 
 import numpy as np
 
@@ -45,6 +46,8 @@ class CostModel:
         Elements of X that such a pass covers in a second, by N.
     rule : InstanceRule
         Which instances are conditional.
+    corrections : mapping of (control value, N) to float
+        Measured over predicted seconds of blocks that were done; see `pipeline.history`.
     """
 
     passes: float
@@ -52,6 +55,7 @@ class CostModel:
     directions: float
     elements_per_second: Mapping[int, float]
     rule: InstanceRule
+    corrections: Mapping[tuple[float, int], float] = field(default_factory=dict)
 
     def seed_seconds(self, N: int, measurements: int) -> float:
         """Seconds for one seed with all its initialisations and replicas."""
@@ -66,7 +70,16 @@ class CostModel:
     def block_seconds(self, block: Block, measurements: int, all_inits: int) -> float:
         """Seconds for a block."""
         share = len(block.inits) / all_inits
-        return len(block.seeds) * share * self.seed_seconds(block.N, measurements)
+        seconds = len(block.seeds) * share * self.seed_seconds(block.N, measurements)
+        return seconds * self._correction(block.value, block.N)
+
+    def _correction(self, value: float, N: int) -> float:
+        """Of the same labels where known, else of the same N, else of all, else none."""
+        known = self.corrections
+        if (value, N) in known:
+            return known[value, N]
+        of_size = [factor for (_, size), factor in known.items() if size == N]
+        return fmean(of_size or known.values() or [1.0])
 
 
 def nominal_cost(campaign: Campaign) -> CostModel:

@@ -15,6 +15,7 @@ from pipeline.campaign import Campaign
 from pipeline.cluster import Resources, connect, limit_blas_threads
 from pipeline.cost import calibrated_cost
 from pipeline.executors import ClusterExecutor, Executor, InlineExecutor
+from pipeline.history import correct_cost
 from pipeline.plan import make_plan
 from pipeline.progress import SweepProgress
 from pipeline.provenance import check_store, open_ledger
@@ -91,7 +92,7 @@ def launch(
         cost = calibrated_cost(campaign)
         accept = accept_kernel_version
         with open_ledger(campaign, path, accept_kernel_version=accept) as ledger:
-            todo = make_plan(campaign, path, cost)
+            todo = make_plan(campaign, path, correct_cost(campaign, path, cost))
             console.print(
                 f"{todo.wanted} runs in {show_path(path)}: {todo.wanted - todo.runs} done before, "
                 f"{todo.runs} to do in {len(todo.units)} tasks, "

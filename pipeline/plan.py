@@ -3,6 +3,7 @@
 Printable and countable before anything runs; nothing is written here.
 """
 
+import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -70,6 +71,13 @@ class Plan:
     def core_seconds(self) -> float:
         """Predicted worker time."""
         return sum(unit.seconds for unit in self.units)
+
+    def wall_seconds(self, workers: int) -> float:
+        """Predicted duration on that many workers: each takes the next unit when it is free."""
+        free = [0.0] * workers
+        for unit in self.units:
+            heapq.heapreplace(free, free[0] + unit.seconds)
+        return max(free)
 
 
 def choose_block_seeds(campaign: Campaign) -> int:

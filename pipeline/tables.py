@@ -242,6 +242,25 @@ def _fill(table: Table, columns: Mapping[str, str], rows: Sequence[Mapping[str, 
     return table
 
 
+def plan_table(title: str, record: Mapping[str, Any]) -> Table:
+    """What a campaign would run and cost, for a terminal; the record is that of `hesscape plan`."""
+    source = "blocks done before" if record["from_history"] else "a calibration, to a factor of 2"
+    walls = (f"{workers}: {_hours(hours)}" for workers, hours in record["wall_hours"].items())
+    table = Table(title=title, show_header=False)
+    table.add_row("runs", f"{record['runs']} of {record['runs_wanted']} are pending")
+    table.add_row("blocks", f"{record['blocks']}, in {record['tasks']} tasks")
+    table.add_row("time", f"about {record['core_hours']:.3g} core-hours, from {source}")
+    table.add_row("on workers", ", ".join(walls))
+    size = f"{record['bytes'] / 1e6:.3g} MB in {record['files']} files"
+    table.add_row("results", f"{size}, before compression")
+    table.add_row("memory", f"{record['worker_bytes'] / 1e6:.0f} MB a worker")
+    return table
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.3g} h" if hours >= 1 else f"{60 * hours:.2g} min"
+
+
 def _number(value: float | None, missing: str) -> str:
     return missing if value is None else f"{value:.5g}"
 

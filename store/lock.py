@@ -102,9 +102,9 @@ class ObjectLock:
     ----------
     url : str
         URL of the lock object.
-    beat_seconds : float
+    beat_seconds : float, optional
         Time between two writes of the holder.
-    stale_seconds : float
+    stale_seconds : float, optional
         How long others watch an unchanged object before they take it over; several beats.
     """
 
@@ -112,14 +112,14 @@ class ObjectLock:
         self,
         url: str,
         *,
-        beat_seconds: float = BEAT_SECONDS,
-        stale_seconds: float = STALE_SECONDS,
+        beat_seconds: float | None = None,
+        stale_seconds: float | None = None,
     ) -> None:
         fs, self._key = url_to_fs(url, use_listings_cache=False)
         self._fs = cast("AbstractFileSystem", fs)
         self._url = url
-        self._beat_seconds = beat_seconds
-        self._stale_seconds = stale_seconds
+        self._beat_seconds = BEAT_SECONDS if beat_seconds is None else beat_seconds
+        self._stale_seconds = STALE_SECONDS if stale_seconds is None else stale_seconds
         self._token = uuid.uuid4().hex
         self._beats = 0
         self._lost = False

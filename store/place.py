@@ -75,7 +75,8 @@ def open_place(path: StorePath, *, read_only: bool = False) -> Store:
 def is_there(path: StorePath) -> bool:
     """Whether there is anything at a path; at a URL, whether there is a Zarr group."""
     if is_remote(path):
-        return read_bytes(open_place(path, read_only=True), "zarr.json") is not None
+        with writing(path):
+            return read_bytes(open_place(path, read_only=True), "zarr.json") is not None
     return Path(path).exists()
 
 
@@ -205,11 +206,12 @@ def writing(path: StorePath) -> Iterator[None]:
     faults: type[Exception] = Exception if is_remote(path) else OSError
     try:
         yield
-    except StoreWriteError:
+    except (PlaceError, StoreWriteError):
         raise
     except faults as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise StoreWriteError(
-            f"{show_path(path)}: expected to write there, got {type(error).__name__}: {reason}; "
+            f"{show_path(path)}: expected to read and write there, "
+            f"got {type(error).__name__}: {reason}; "
             "what is marked done is safe. Make room or restore access, then give the same command"
         ) from error

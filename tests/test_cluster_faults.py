@@ -3,21 +3,30 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import libfaketime
 import numpy as np
 import pytest
+import trustme
 import xarray as xr
 
 from pipeline.campaign import load_campaign
 from pipeline.cost import calibrated_cost
+from pipeline.kernel.block import KERNEL_VERSION
 from pipeline.plan import make_plan
+from store.ledger import counts
+from store.schema import SchemaError
+from store.verify import verify_store
 
 pytestmark = pytest.mark.slow
 
@@ -25,6 +34,7 @@ HESSCAPE = (sys.executable, "-c", "from pipeline.cli import main; main()")
 DASK = (sys.executable, "-m", "dask")
 SMALL = ("--set", "grid.seeds=40", "--set", "grid.N=[32,48]", "--set", "dynamics.T=100.0")
 WORKERS = 2
+LOOPBACK = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
 
 
 def run(path: Path, *arguments: str, **options: object) -> "subprocess.Popen[str]":
@@ -47,7 +57,7 @@ def status(path: Path) -> dict[str, int]:
 def numbers(path: Path) -> xr.Dataset:
     cube = xr.open_zarr(path, chunks=None).load()
     assert (cube.status == 1).all()
-    return cube.drop_vars("seconds").drop_attrs()
+    return cube.drop_vars(["seconds", "revision"]).drop_attrs()
 
 
 @pytest.fixture(scope="module")
@@ -59,29 +69,85 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
     return numbers(path)
 
 
+class Cluster:
+    """A real `dask scheduler` and real `dask worker` processes, to be killed."""
+
+    def __init__(self, folder: Path, *options: str, workers: int = WORKERS) -> None:
+        self.file = folder / "scheduler.json"
+        self._log = (folder / "cluster.log").open("w")
+        self._options = options
+        self._port = free_port()
+        self.scheduler = self.start_scheduler()
+        self.workers = [self.start_worker() for _ in range(workers)]
+
+    def start_scheduler(self) -> "subprocess.Popen[str]":
+        self.file.unlink(missing_ok=True)
+        where = ("--port", str(self._port), "--scheduler-file", str(self.file))
+        return self._start("scheduler", *where)
+
+    def start_worker(self, *options: str, **environment: str) -> "subprocess.Popen[str]":
+        arguments = ("--scheduler-file", str(self.file), "--nthreads", "1", *options)
+        return self._start("worker", *arguments, **environment)
+
+    def _start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+        path = os.pathsep.join(filter(None, sys.path))
+        return subprocess.Popen(
+            [*DASK, *arguments, *LOOPBACK, *self._options],
+            stdout=self._log,
+            stderr=self._log,
+            env={**os.environ, "PYTHONPATH": path, **environment},
+            start_new_session=True,
+            text=True,
+        )
+
+    def restart_what_died(self) -> None:
+        if self.scheduler.poll() is not None:
+            self.scheduler = self.start_scheduler()
+        self.workers = [w if w.poll() is None else self.start_worker() for w in self.workers]
+
+    def log(self) -> str:
+        return Path(self._log.name).read_text()
+
+    def stop(self) -> None:
+        for process in (*self.workers, self.scheduler):
+            kill_group(process)
+        self._log.close()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def kill_group(process: "subprocess.Popen[str]") -> None:
+    """A worker with its nanny and whatever else it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 @pytest.fixture
-def scheduler_file(tmp_path: Path) -> Iterator[Path]:
-    """A real `dask scheduler` with two real `dask worker` processes."""
-    file = tmp_path / "scheduler.json"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    common = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
-    address = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
-    processes = [
-        subprocess.Popen(
-            [*DASK, "scheduler", "--port", "0", "--scheduler-file", str(file), *address], **common
-        )
-    ]
-    processes += [
-        subprocess.Popen(
-            [*DASK, "worker", "--scheduler-file", str(file), "--nthreads", "1", *address], **common
-        )
-        for _ in range(WORKERS)
-    ]
-    yield file
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.wait(timeout=30)
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def scheduler_file(cluster: Cluster) -> Path:
+    return cluster.file
+
+
+def wait_until_some_are_done(path: Path, process: "subprocess.Popen[str]", least: int = 1) -> int:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with suppress(FileNotFoundError, SchemaError):
+            if (done := counts(path)["done"]) >= least:
+                return done
+        if process.poll() is not None:
+            raise AssertionError(process.communicate()[0])
+        time.sleep(0.1)
+    raise AssertionError("nothing was done within 120 s")
 
 
 @pytest.mark.parametrize("by", ["file", "address"])
@@ -179,3 +245,353 @@ def test_a_store_can_be_read_and_asked_while_it_fills(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert any(0 < count < seen[-1][0] and running for count, running in seen)
     shutil.rmtree(path)
+
+
+# --- the cluster
+
+
+def test_all_workers_killed_and_others_started(
+    tmp_path: Path, cluster: Cluster, uninterrupted: xr.Dataset
+) -> None:
+    path = tmp_path / "campaign.zarr"
+    process = run(path, "--scheduler-file", str(cluster.file))
+    wait_until_some_are_done(path, process)
+    for worker in cluster.workers:
+        kill_group(worker)
+    time.sleep(2)
+    assert process.poll() is None  # it waits
+    cluster.restart_what_died()
+    printed, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, printed
+    xr.testing.assert_identical(numbers(path), uninterrupted)
+
+
+def test_a_killed_scheduler_stops_the_sweep_resumable(
+    tmp_path: Path, cluster: Cluster, uninterrupted: xr.Dataset
+) -> None:
+    path = tmp_path / "campaign.zarr"
+    process = run(path, "--scheduler-file", str(cluster.file))
+    wait_until_some_are_done(path, process)
+    cluster.scheduler.kill()
+    cluster.scheduler.wait()
+    printed, _ = process.communicate(timeout=100)
+    assert process.returncode == 4, printed
+    assert "Stopped: the scheduler is gone" in printed
+    assert "To resume:" in printed
+    assert "Traceback" not in printed
+    done = status(path)
+    assert done["quarantined"] == 0
+    assert done["done"] > 0
+    cluster.restart_what_died()
+    process = run(path, "--scheduler-file", str(cluster.file))
+    printed, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, printed
+    assert f"{done['done']} done before" in printed
+    xr.testing.assert_identical(numbers(path), uninterrupted)
+
+
+def test_a_scheduler_that_comes_back_goes_on(
+    tmp_path: Path, cluster: Cluster, uninterrupted: xr.Dataset
+) -> None:
+    path = tmp_path / "campaign.zarr"
+    process = run(path, "--scheduler-file", str(cluster.file))
+    wait_until_some_are_done(path, process)
+    cluster.scheduler.kill()
+    cluster.scheduler.wait()
+    for worker in cluster.workers:
+        kill_group(worker)
+    cluster.restart_what_died()
+    printed, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, printed
+    assert "TaskLostError" in printed
+    xr.testing.assert_identical(numbers(path), uninterrupted)
+
+
+def test_workers_that_retire_cost_only_time(tmp_path: Path, uninterrupted: xr.Dataset) -> None:
+    """A walltime: each worker leaves after some seconds, and another one comes."""
+    retiring = ("--lifetime", "6s", "--lifetime-stagger", "2s")
+    cluster = Cluster(tmp_path, workers=0)
+    path = tmp_path / "campaign.zarr"
+    try:
+        cluster.workers = [cluster.start_worker(*retiring) for _ in range(WORKERS)]
+        process = run(path, "--scheduler-file", str(cluster.file))
+        retired = 0
+        while process.poll() is None:
+            for place, worker in enumerate(cluster.workers):
+                if worker.poll() is not None:
+                    retired += 1
+                    cluster.workers[place] = cluster.start_worker(*retiring)
+            time.sleep(0.2)
+        printed, _ = process.communicate()
+        assert process.returncode == 0, printed
+        assert retired >= 2
+        assert "WorkerDiedError" not in printed
+    finally:
+        cluster.stop()
+    xr.testing.assert_identical(numbers(path), uninterrupted)
+
+
+def other_hesscape(folder: Path, version: str, kernel: str) -> str:
+    """A copy of the source tree that calls itself otherwise; what to put on the Python path."""
+    root = Path(__file__).parents[1]
+    for package in ("pipeline", "store", "workflows"):
+        shutil.copytree(root / package, folder / package)
+    block = folder / "pipeline" / "kernel" / "block.py"
+    text = block.read_text()
+    mine = f'KERNEL_VERSION = "{KERNEL_VERSION}"'
+    assert mine in text
+    block.write_text(text.replace(mine, f'KERNEL_VERSION = "{kernel}"'))
+    metadata = folder / f"hesscape-{version}.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: hesscape\nVersion: {version}\n"
+    )
+    return os.pathsep.join([str(folder), *filter(None, sys.path)])
+
+
+@pytest.mark.parametrize(
+    ("version", "kernel", "said"),
+    [
+        ("0.0.9", KERNEL_VERSION, "expected the driver's hesscape 0.1.0, got 0.0.9"),
+        ("0.1.0", "0", f"expected the driver's kernel version '{KERNEL_VERSION}', got '0'"),
+    ],
+)
+def test_a_worker_with_another_version_is_refused_by_name(
+    tmp_path: Path, version: str, kernel: str, said: str
+) -> None:
+    other = other_hesscape(tmp_path / "other", version, kernel)
+    cluster = Cluster(tmp_path, workers=0)
+    path = tmp_path / "campaign.zarr"
+    try:
+        cluster.workers = [cluster.start_worker(PYTHONPATH=other)]
+        process = run(path, "--scheduler-file", str(cluster.file))
+        printed, _ = process.communicate(timeout=100)
+        assert process.returncode == 2, printed
+        assert re.search(rf"tcp://127.0.0.1:\d+: {re.escape(said)}", printed)
+        assert not path.exists()
+    finally:
+        cluster.stop()
+
+
+def test_a_worker_with_another_version_that_joins_later_is_refused_and_its_work_done_again(
+    tmp_path: Path, cluster: Cluster, uninterrupted: xr.Dataset
+) -> None:
+    other = other_hesscape(tmp_path / "other", "0.0.9", "0")
+    path = tmp_path / "campaign.zarr"
+    process = run(path, "--scheduler-file", str(cluster.file))
+    wait_until_some_are_done(path, process)
+    cluster.workers.append(cluster.start_worker(PYTHONPATH=other))
+    printed, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, printed
+    assert re.search(r"worker tcp://127.0.0.1:\d+ is refused: expected the driver's", printed)
+    xr.testing.assert_identical(numbers(path), uninterrupted)
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> dict[str, Path]:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1", "localhost")
+    files = {name: tmp_path / f"{name}.pem" for name in ("ca", "cert", "key")}
+    authority.cert_pem.write_to_path(files["ca"])
+    issued.cert_chain_pems[0].write_to_path(files["cert"])
+    issued.private_key_pem.write_to_path(files["key"])
+    return files
+
+
+def test_a_scheduler_that_requires_tls(
+    tmp_path: Path, certificates: dict[str, Path], uninterrupted: xr.Dataset
+) -> None:
+    files = {name: str(file) for name, file in certificates.items()}
+    dask_options = ("--tls-ca-file", files["ca"], "--tls-cert", files["cert"])
+    cluster = Cluster(tmp_path, "--protocol", "tls", *dask_options, "--tls-key", files["key"])
+    path = tmp_path / "campaign.zarr"
+    credentials = ("--tls-ca", files["ca"], "--tls-cert", files["cert"], "--tls-key", files["key"])
+    try:
+        process = run(path, "--scheduler-file", str(cluster.file))
+        printed, _ = process.communicate(timeout=100)
+        assert process.returncode == 2, printed
+        assert "--tls-ca" in printed
+        assert not path.exists()
+        process = run(path, "--scheduler-file", str(cluster.file), *credentials)
+        printed, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, printed
+        assert json.loads(cluster.file.read_text())["address"].startswith("tls://")
+    finally:
+        cluster.stop()
+    xr.testing.assert_identical(numbers(path), uninterrupted)
+
+
+def test_the_slurm_recipe_runs_a_campaign(tmp_path: Path, uninterrupted: xr.Dataset) -> None:
+    """As SLURM would start it: two tasks of an array, on this machine."""
+    recipe = tmp_path / "campaign.sbatch"
+    printed = subprocess.run(
+        [*HESSCAPE, "workflows", "--slurm"], capture_output=True, check=True, text=True
+    ).stdout
+    recipe.write_text(printed)
+    assert re.findall("FILL_IN", printed) == ["FILL_IN"]
+    assert re.search(r"^#SBATCH --array=0-\d+$", printed, flags=re.MULTILINE)
+    subprocess.run(["bash", "-n", str(recipe)], check=True)
+    path = tmp_path / "campaign.zarr"
+    commands = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
+        "SLURM_SUBMIT_DIR": str(tmp_path),
+        "SLURM_ARRAY_JOB_ID": "4711",
+        "SLURM_CPUS_PER_TASK": "1",
+        "SLURM_JOB_END_TIME": str(int(time.time()) + 400),
+        "TMPDIR": str(tmp_path),
+    }
+    tasks = [
+        subprocess.Popen(
+            ["bash", str(recipe), "quickstart", "--store", str(path), *SMALL],
+            env=environment | {"SLURM_ARRAY_TASK_ID": number},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        for number in ("0", "1")
+    ]
+    try:
+        ended = [task.communicate(timeout=390)[0] for task in tasks]
+    finally:
+        for task in tasks:
+            kill_group(task)
+    assert tasks[0].returncode == 0, ended
+    assert "Traceback" not in ended[0]
+    assert not list(tmp_path.glob("scheduler-*.json"))
+    xr.testing.assert_identical(numbers(path), uninterrupted)
+
+
+# --- the disk
+
+
+@contextmanager
+def small_disk(place: Path, size: str) -> Iterator[Path]:
+    """A file system of its own, in memory."""
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+    if shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk_stops_the_sweep_and_the_next_one_completes_it(
+    tmp_path: Path, uninterrupted: xr.Dataset
+) -> None:
+    with small_disk(tmp_path / "disk", "3m") as disk:
+        (disk / "other data").write_bytes(bytes(2_600_000))
+        path = disk / "campaign.zarr"
+        process = run(path)
+        printed, _ = process.communicate(timeout=400)
+        assert process.returncode == 4, printed
+        assert "No space left on device" in printed
+        assert "Make room or restore access, then give the same command" in printed
+        assert "Traceback" not in printed
+        (disk / "other data").unlink()
+        before = status(path)
+        assert before["quarantined"] == 0
+        assert before["pending"] > 0
+        process = run(path)
+        printed, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, printed
+        assert f"{before['done']} done before" in printed
+        assert verify_store(path).damages == []
+        xr.testing.assert_identical(numbers(path), uninterrupted)
+
+
+def test_a_disk_too_small_for_a_store_leaves_nothing(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        process = run(disk / "campaign.zarr")
+        printed, _ = process.communicate(timeout=100)
+        assert process.returncode == 4, printed
+        assert "No space left on device" in printed
+        assert "nothing had begun" in printed
+        assert not [file for file in disk.iterdir() if file.suffix != ".lock"]
+
+
+def test_a_store_made_read_only_stops_the_sweep_and_the_next_one_completes_it(
+    tmp_path: Path, uninterrupted: xr.Dataset
+) -> None:
+    with small_disk(tmp_path / "disk", "50m") as disk:
+        path = disk / "campaign.zarr"
+        process = run(path)
+        wait_until_some_are_done(path, process)
+        # a busy file system is not made read-only otherwise
+        remount = ["mount", "-o", "remount,ro", str(disk)]
+        while subprocess.run(remount, check=False, capture_output=True).returncode:
+            assert process.poll() is None
+        printed, _ = process.communicate(timeout=100)
+        assert process.returncode == 4, printed
+        assert "Read-only file system" in printed
+        process = run(path)
+        printed, _ = process.communicate(timeout=100)
+        assert process.returncode == 2, printed
+        assert "read-only" in printed
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        process = run(path)
+        printed, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, printed
+        xr.testing.assert_identical(numbers(path), uninterrupted)
+
+
+# --- drivers and clocks
+
+
+def test_of_two_drivers_one_is_refused(tmp_path: Path, uninterrupted: xr.Dataset) -> None:
+    path = tmp_path / "campaign.zarr"
+    first = run(path)
+    wait_until_some_are_done(path, first)
+    second = run(path, "--workers", "1")
+    printed, _ = second.communicate(timeout=100)
+    assert second.returncode == 2, printed
+    assert f"got one at work (process {first.pid} on " in printed
+    printed, _ = first.communicate(timeout=400)
+    assert first.returncode == 0, printed
+    xr.testing.assert_identical(numbers(path), uninterrupted)
+
+
+def test_two_drivers_at_the_same_moment_make_one_store(
+    tmp_path: Path, uninterrupted: xr.Dataset
+) -> None:
+    path = tmp_path / "campaign.zarr"
+    pair = [run(path, "--workers", "1") for _ in range(2)]
+    ended = [process.communicate(timeout=400)[0] for process in pair]
+    assert sorted(process.returncode for process in pair) == [0, 2], ended
+    xr.testing.assert_identical(numbers(path), uninterrupted)
+
+
+@pytest.mark.parametrize("jump", ["+3d", "-3d"])
+def test_a_clock_that_jumps_changes_nothing(
+    tmp_path: Path, uninterrupted: xr.Dataset, jump: str
+) -> None:
+    """The date of driver and workers jumps by three days while they work."""
+    path = tmp_path / "campaign.zarr"
+    clock = tmp_path / "clock"
+    clock.write_text("+0d")
+    library = Path(libfaketime.__file__).parent / "vendor/libfaketime/src/libfaketime.so.1"
+    faked = {
+        **os.environ,
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    process = run(path, env=faked)
+    done = wait_until_some_are_done(path, process)
+    clock.write_text(jump)
+    seen = []
+    while process.poll() is None:
+        state = status(path)
+        if state["running"] and state["rate"] is not None and state["done"] > done:
+            seen.append(state["rate"])
+        time.sleep(0.3)
+    printed, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, printed
+    assert seen
+    assert 1.0 < min(seen) < max(seen) < 1e5  # runs/s, not runs in three days
+    xr.testing.assert_identical(numbers(path), uninterrupted)

@@ -157,7 +157,7 @@ def test_a_scheduler_without_workers(running: LocalCluster) -> None:
     said = f"got none within 0.5 s; start some with `dask worker {running.scheduler_address}"
     with (
         pytest.raises(ClusterError, match=said),
-        connect(Resources(running.scheduler_address), timeout=PATIENCE),
+        connect(Resources(running.scheduler_address), patience=PATIENCE),
     ):
         pass
 

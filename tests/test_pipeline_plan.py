@@ -1,16 +1,21 @@
 """Plans: what is pending, how it is cut and grouped, what it is said to cost."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.campaign import Campaign, load_campaign
+from pipeline.campaign_sections import count_measurements
 from pipeline.cost import calibrated_cost, nominal_cost
+from pipeline.history import correct_cost
 from pipeline.plan import Plan, choose_block_seeds, make_plan, plan_chunks
 from pipeline.provenance import open_ledger
-from pipeline.work import Recipe, run_unit
+from pipeline.work import Recipe, Unit, run_unit
+from store.array_store import write_block
+from store.keys import Block
 from store.schema import RESULTS, TRAJECTORY, Status
 
 
@@ -157,3 +162,42 @@ def test_calibrated_cost_is_right_to_a_factor_of_three(tmp_path: Path) -> None:
             unit = plan_chunks(campaign, [(block,)], cost, 16).units[0]
             (receipt,) = run_unit(str(path), Recipe.of(campaign), unit)
             assert unit.seconds / 3 < receipt.seconds < 3 * unit.seconds, block.key
+
+
+def test_duration_on_workers_is_that_of_handing_out_units(campaign: Campaign) -> None:
+    plan = plan_chunks(campaign, [], nominal_cost(campaign), 16)
+    units = tuple(Unit((), seconds) for seconds in (5.0, 4.0, 3.0, 3.0, 3.0))
+    plan = replace(plan, units=units)
+    assert plan.wall_seconds(1) == plan.core_seconds == 18.0
+    assert plan.wall_seconds(2) == 10.0
+    assert plan.wall_seconds(9) == 5.0
+
+
+def test_history_corrects_the_cost(campaign: Campaign, tmp_path: Path) -> None:
+    """Blocks that took three times as long as predicted, at one N; the other follows."""
+    path = tmp_path / "some.zarr"
+    cost = nominal_cost(campaign)
+    random = np.random.default_rng(0)
+    with open_ledger(campaign, path) as ledger:
+        assert correct_cost(campaign, path, cost).corrections == {}
+        for (block,) in ledger.pending(campaign.grid_labels()):
+            if block.N != 128:
+                continue
+            measurements = count_measurements(block.value, block.N)
+            slow = 3 if block.value == 2.0 else 1
+            seconds = slow * cost.block_seconds(block, measurements, 3)
+            results = {
+                name: np.ones(block.shape, np.int8)
+                if name in ("recovered", "instances")
+                else random.random(block.shape)
+                for name in RESULTS
+            }
+            results["seconds"] = np.full(block.shape, seconds / block.runs)
+            write_block(path, block, results)
+            ledger.mark(block, Status.DONE)
+    corrected = correct_cost(campaign, path, cost)
+    assert corrected.corrections == pytest.approx({(2.0, 128): 3.0, (3.0, 128): 1.0})
+    for value, N, factor in ((2.0, 128, 3.0), (9.0, 128, 2.0), (3.0, 256, 2.0)):
+        block = Block("alpha", value, N, (0,), ("random",))
+        ratio = corrected.block_seconds(block, 300, 3) / cost.block_seconds(block, 300, 3)
+        assert ratio == pytest.approx(factor)

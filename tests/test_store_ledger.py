@@ -263,7 +263,7 @@ def test_lock_is_free_after_a_write_failed(path: Path) -> None:
     ledger.mark(BLOCK, Status.DONE)
     shutil.move(path / "status", path / "aside")
     (path / "status").write_text("in the way", encoding="utf-8")
-    with pytest.raises(StoreWriteError, match="expected to write there"):
+    with pytest.raises(StoreWriteError, match="expected to read and write there"):
         ledger.close()
     (path / "status").unlink()
     shutil.move(path / "aside", path / "status")
