@@ -610,7 +610,7 @@ SOAK = ("--set", "grid.alpha=[2.0,3.0,5.0]", "--set", "grid.N=[24,32]", "--set",
 
 
 class Soak:
-    """A driver on a cluster, whatever is killed; the campaign grows so that there is always work."""
+    """A driver on a cluster, whatever is killed; the campaign grows, so that there is work."""
 
     def __init__(self, folder: Path, random: random.Random) -> None:
         self.path = folder / "soak.zarr"
