@@ -26,6 +26,7 @@ from pipeline.campaign_sections import (
     Axes,
     Dynamics,
     Parameters,
+    Spectrum,
     Trajectory,
     relate_sections,
     tabulate_measurements,
@@ -93,6 +94,12 @@ class Campaign(Section):
         examples=["[trajectory] and below it times = [0.1, 1.0, 10.0]"],
     )
 
+    spectrum: Spectrum | None = Field(
+        default=None,
+        description="a section with times, range and bins",
+        examples=["[spectrum] and below it times = [0.0, 1.0], range = [-8.0, 40.0], bins = 240"],
+    )
+
     @model_validator(mode="wrap")
     @classmethod
     def _check_sections(cls, data: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
@@ -118,6 +125,21 @@ class Campaign(Section):
         """Times at which the runs are shown, in units of the flow; none without a trajectory."""
         return self.trajectory.times if self.trajectory else ()
 
+    def groups(self) -> dict[str, dict[str, tuple[float, ...]]]:
+        """Labels of the own axes of what the store has beside the cube, by group."""
+        groups = {}
+        if self.trajectory:
+            groups["trajectory"] = {"time": self.trajectory.times}
+        if self.spectrum:
+            centres = tuple(self.spectrum.centres().tolist())
+            groups["spectrum"] = {"snapshot": self.spectrum.times, "eigenvalue": centres}
+        return groups
+
+    def all_times(self) -> tuple[float, ...]:
+        """Times at which the kernel must keep the runs, ascending."""
+        snapshots = self.spectrum.times if self.spectrum else ()
+        return tuple(sorted({*self.times(), *snapshots}))
+
     def measurements(self) -> NDArray[np.int64]:
         """M = round(α N) [alpha, N], the number of measurements."""
         return tabulate_measurements(self.grid.alpha, self.grid.N)
@@ -136,6 +158,7 @@ class Campaign(Section):
                 "parameters": True,
                 "dynamics": True,
                 "trajectory": True,
+                "spectrum": True,
                 "grid": {"replicas"},
             },
             exclude_none=True,
@@ -213,7 +236,11 @@ def campaign_fields() -> dict[tuple[str, ...], FieldInfo]:
     return dict(_walk_fields(Campaign, ()))
 
 
-_TABLES = {(Axes, "alpha"): Spaced, (Trajectory, "times"): LogSpaced}
+_TABLES = {
+    (Axes, "alpha"): Spaced,
+    (Trajectory, "times"): LogSpaced,
+    (Spectrum, "times"): LogSpaced,
+}
 
 
 def _walk_fields(

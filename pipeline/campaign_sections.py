@@ -50,6 +50,7 @@ def tabulate_measurements(alphas: Sequence[float], sizes: Sequence[int]) -> NDAr
     return np.array(table, dtype=np.int64)
 
 
+Eigenvalue = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Size = Annotated[int, Field(strict=True, ge=2, le=10**9)]
 Init = Literal["random", "spectral", "constrained"]
 
@@ -211,8 +212,8 @@ class Dynamics(Section):
         return value
 
 
-class Trajectory(Section):
-    """What is known along each run: when, and how much of it."""
+class AtTimes(Section):
+    """Times at which runs are looked at."""
 
     times: Annotated[
         tuple[Time, ...], Field(strict=False), BeforeValidator(spell_out(LogSpaced))
@@ -221,11 +222,27 @@ class Trajectory(Section):
         "{ start, stop, num } of log-spaced ones",
         examples=["times = { start = 0.1, stop = 300.0, num = 20 }"],
     )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check_times(cls, data: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
+        return check_together(data, build, _relate_times)
+
+
+class Trajectory(AtTimes):
+    """What is known along each run: when, and how much of it."""
+
     hessian: bool = Field(
         default=True,
         description="whether the lowest eigenpairs of the Hessian are wanted at each time, "
         "true or false",
         examples=["hessian = true"],
+    )
+    labels: bool = Field(
+        default=True,
+        description="whether edge and outlier of the Hessian's bulk are predicted from the labels "
+        "at each time, true or false",
+        examples=["labels = true"],
     )
     gain: bool = Field(
         default=False,
@@ -233,10 +250,39 @@ class Trajectory(Section):
         examples=["gain = false"],
     )
 
-    @model_validator(mode="wrap")
+
+class Spectrum(AtTimes):
+    """The density of the Hessian's eigenvalues: when, and in which bins.
+
+    The bins are part of the labels of a store, so they are given, not found from the eigenvalues.
+    """
+
+    range: Annotated[tuple[Eigenvalue, Eigenvalue], Field(strict=False)] = Field(
+        description="the ends of the bins, two finite numbers that ascend, as a list",
+        examples=["range = [-8.0, 40.0]"],
+    )
+    bins: int = Field(
+        ge=1,
+        le=10**4,
+        description="how many bins of equal width, an integer from 1 to 10000",
+        examples=["bins = 240"],
+    )
+
+    @field_validator("range")
     @classmethod
-    def _check_times(cls, data: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
-        return check_together(data, build, _relate_times)
+    def _check_range(cls, ends: tuple[float, float]) -> tuple[float, float]:
+        if not ends[0] < ends[1]:
+            raise ValueError("the ends do not ascend")
+        return ends
+
+    def edges(self) -> NDArray[np.float64]:
+        """Ends of the bins [bins + 1]."""
+        return np.linspace(*self.range, self.bins + 1)
+
+    def centres(self) -> NDArray[np.float64]:
+        """Centres of the bins [bins], the labels of eigenvalues."""
+        edges = self.edges()
+        return (edges[1:] + edges[:-1]) / 2
 
 
 def _relate_times(data: Mapping[str, object]) -> list[InitErrorDetails]:
@@ -245,7 +291,7 @@ def _relate_times(data: Mapping[str, object]) -> list[InitErrorDetails]:
     times = keep_valid(written, Time, LogSpaced)
     sentences = []
     if written in ([], ()):
-        example = example_of(Trajectory.model_fields["times"])
+        example = example_of(AtTimes.model_fields["times"])
         sentences.append(f"expected one time or more, got []; write for example {example}")
     if len(times) > MAX_TIMES:
         sentences.append(f"expected at most {MAX_TIMES} times, got {len(times)}; use fewer")
@@ -290,16 +336,22 @@ def _relate_runs(data: Mapping[str, object]) -> list[InitErrorDetails]:
 
 
 def _relate_ends(data: Mapping[str, object]) -> list[InitErrorDetails]:
-    trajectory, dynamics = data.get("trajectory"), data.get("dynamics")
-    if not (isinstance(trajectory, dict) and isinstance(dynamics, dict)):
+    dynamics = data.get("dynamics")
+    if not isinstance(dynamics, dict):
         return []
     (T,) = keep_valid([dynamics.get("T")], PositiveTime) or (inf,)
-    late = [time for time in keep_valid(trajectory.get("times"), Time, LogSpaced) if time > T]
-    sentence = (
-        f"expected times up to T = {T:.10g}, got {show_value(late)}; leave them out, or set a "
-        "larger dynamics.T"
-    )
-    return [mistake(("trajectory", "times"), late, sentence)] if late else []
+    mistakes = []
+    for name in ("trajectory", "spectrum"):
+        section = data.get(name)
+        times = section.get("times") if isinstance(section, dict) else None
+        late = [time for time in keep_valid(times, Time, LogSpaced) if time > T]
+        sentence = (
+            f"expected times up to T = {T:.10g}, got {show_value(late)}; leave them out, or set a "
+            "larger dynamics.T"
+        )
+        if late:
+            mistakes.append(mistake((name, "times"), late, sentence))
+    return mistakes
 
 
 def _unused(value: object, method: str) -> PydanticCustomError:

@@ -14,8 +14,10 @@ import numpy as np
 
 from pipeline.campaign import Campaign
 from pipeline.instances import (
+    DENSITY_PASSES,
     SNAPSHOT_PASSES,
     InstanceRule,
+    count_densities,
     count_observing_passes,
     count_passes,
     pass_elements,
@@ -40,6 +42,8 @@ class CostModel:
         Sequential passes over X for one seed, all its initialisations and replicas together.
     snapshots : float
         Lowest eigenpairs that are computed for one seed.
+    densities : int
+        Times at which the density of the eigenvalues is found.
     directions : float
         Directions that all of these runs ask a conditional instance for, if N allows.
     elements_per_second : mapping of int to float
@@ -52,6 +56,7 @@ class CostModel:
 
     passes: float
     snapshots: float
+    densities: int
     directions: float
     elements_per_second: Mapping[int, float]
     rule: InstanceRule
@@ -65,7 +70,9 @@ class CostModel:
         per_pass = measurements * elements / self.elements_per_second[N]
         per_pass += _SECONDS_PER_GRADIENT_CALL
         draw = 1e-8 * measurements * drawn
-        return self.passes * per_pass + self.snapshots * _SECONDS_PER_SNAPSHOT * N + draw
+        # where a diagonalisation finds the density, it costs about N/2 passes
+        passes = self.passes + self.densities * min(N / 2, DENSITY_PASSES)
+        return passes * per_pass + self.snapshots * _SECONDS_PER_SNAPSHOT * N + draw
 
     def block_seconds(self, block: Block, measurements: int, all_inits: int) -> float:
         """Seconds for a block."""
@@ -103,6 +110,7 @@ def _cost(campaign: Campaign, elements_per_second: Mapping[int, float]) -> CostM
     return CostModel(
         passes,
         _snapshots(campaign),
+        count_densities(campaign),
         # of the passes of all initialisations together, each run asks for directions of its own
         runs * len(campaign.grid.inits) * passes,
         elements_per_second,

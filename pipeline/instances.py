@@ -19,6 +19,7 @@ Kind = Literal["dense", "conditional"]
 FLOW_PASSES = 15.0  # of a run that does not recover: about 15 √T at tolerance 1e-2
 SNAPSHOT_PASSES = 120.0  # of two lowest eigenpairs by Lanczos
 FOLLOWING_PASSES = 80.0  # of the same along a run, from the vectors of the time before
+DENSITY_PASSES = 700.0  # of the density of eigenvalues by quadrature
 PAIR_ELEMENTS = 4.0  # of a matrix, in the time of one direction at one measurement: three reads
 SPARE_ROOM = 1.5  # the bases grow by this factor
 _NOMINAL_BYTES = 4 << 30  # for the instance, of a worker
@@ -40,6 +41,11 @@ def count_observing_passes(campaign: Campaign) -> float:
     if campaign.trajectory.gain:  # a product with the Hessian in each step
         passes += count_passes(campaign.dynamics, campaign.dynamics.T)
     return passes
+
+
+def count_densities(campaign: Campaign) -> int:
+    """Times at which the density of the eigenvalues is found."""
+    return len(campaign.spectrum.times) if campaign.spectrum else 0
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class InstanceRule:
         """Rule of a campaign."""
         runs = campaign.grid.replicas or 1
         passes = count_passes(campaign.dynamics, campaign.dynamics.T) + 2 * SNAPSHOT_PASSES
+        passes += DENSITY_PASSES * count_densities(campaign)
         return cls(
             campaign.instances,
             runs * (passes + count_observing_passes(campaign)),

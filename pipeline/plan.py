@@ -6,6 +6,7 @@ Printable and countable before anything runs; nothing is written here.
 import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -13,13 +14,15 @@ from pipeline.campaign import Campaign
 from pipeline.campaign_sections import count_measurements
 from pipeline.cost import CostModel, nominal_cost
 from pipeline.instances import conditional_bytes
+from pipeline.kernel.density import LARGEST_DENSE
 from pipeline.work import Unit
 from store.array_store import read_block_seeds, read_grid
 from store.chunks import pending_blocks
+from store.groups import GROUPS
 from store.keys import Block
 from store.ledger import read_status
 from store.place import StorePath, is_there
-from store.schema import RESULTS, cube_variables, trajectory_variables
+from store.schema import RESULTS, cube_variables
 
 _MOST_BLOCK_SEEDS = 16
 _LONGEST_BLOCK = 20.0  # seconds on a nominal core; a worker that dies loses no more than a block
@@ -119,16 +122,18 @@ def plan_chunks(
         for unit in _group(campaign, [chunk for chunk in chunks if chunk[0].N == N], cost)
     )
     variables = [row for row in cube_variables(()) if row.name in RESULTS]
-    along = trajectory_variables(()) if campaign.times() else ()
+    groups = campaign.groups()
+    beside = [(axes, row) for name, axes in groups.items() for row in GROUPS[name].variables(())]
     runs = sum(unit.runs for unit in units)
     run_bytes = sum(np.dtype(row.dtype).itemsize for row in variables)
-    run_bytes += len(campaign.times()) * sum(np.dtype(row.dtype).itemsize for row in along)
+    for axes, row in beside:
+        run_bytes += prod(len(axes[dim]) for dim in row.dims) * np.dtype(row.dtype).itemsize
     return Plan(
         units=units,
         wanted=int(np.prod(campaign.grid_labels().shape)),
         block_seeds=block_seeds,
         new_bytes=runs * run_bytes,
-        new_files=sum(len(unit.chunks) for unit in units) * (len(variables) + len(along)),
+        new_files=sum(len(unit.chunks) for unit in units) * (len(variables) + len(beside)),
         worker_bytes=_worker_bytes(campaign, cost, block_seeds, run_bytes),
     )
 
@@ -140,14 +145,15 @@ def _worker_bytes(campaign: Campaign, cost: CostModel, block_seeds: int, run_byt
     largest = 0.0
     for (_, place), measurements in np.ndenumerate(campaign.measurements()):
         N, M = campaign.grid.N[place], int(measurements)
-        vectors = runs * _VECTORS_PER_RUN * N * item
+        vectors = runs * (_VECTORS_PER_RUN + len(campaign.all_times())) * N * item
         if cost.rule.choose(N, M) == "dense":
             instance = 2.0 * M * N * item
         else:
             instance = conditional_bytes(N, M, cost.directions, item)
             vectors += runs * _ROWS_PER_RUN * M * item
         together = min(block_seeds, max(1, _TOGETHER_BYTES // (M * N * item)))
-        largest = max(largest, max(instance, 2 * _TOGETHER_BYTES) + together * vectors)
+        dense = 4 * 8 * N * N if campaign.spectrum and N <= LARGEST_DENSE else 0
+        largest = max(largest, max(instance, 2 * _TOGETHER_BYTES) + together * vectors + dense)
     return int(_WORKER_BASE_BYTES + largest + block_seeds * runs * run_bytes)
 
 

@@ -111,7 +111,7 @@ def _create(campaign: Campaign, path: StorePath) -> None:
                 campaign.measurements(),
                 block_seeds=choose_block_seeds(campaign),
                 attributes={"title": campaign.name} | describe(campaign, {}),
-                times=campaign.times(),
+                groups=campaign.groups(),
             )
     finally:
         if held:

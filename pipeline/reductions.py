@@ -20,7 +20,7 @@ from pipeline.scaling import fit_scaling
 from pipeline.scaling_inputs import gain_tables, limit_of
 from pipeline.survival import survival
 from store.array_store import open_group, open_store, read_attributes
-from store.layout import ALONG_RUNS
+from store.groups import TRAJECTORY
 from store.place import StorePath
 from store.schema import CONSTANTS
 
@@ -157,8 +157,8 @@ def add_scaling(reduced: xr.Dataset, path: StorePath, gain_from: StorePath) -> x
     """
     physics = read_attributes(path).get("physics", {})
     along = dict[str, xr.Dataset]()
-    if ALONG_RUNS in open_group(gain_from):
-        trajectory = open_store(gain_from, ALONG_RUNS)
+    if TRAJECTORY in open_group(gain_from):
+        trajectory = open_store(gain_from, TRAJECTORY)
         along = {str(constants): part for constants, part in split_constants(trajectory)}
     parts = []
     for constants, part in split_constants(reduced):

@@ -14,7 +14,6 @@ from pipeline.work import Computed, Recipe, compute_block
 from store.array_store import get_array, open_group, read_attributes, read_block_seeds, read_grid
 from store.chunks import locate_block
 from store.keys import Block, BlockKeyError, parse_block
-from store.layout import ALONG_RUNS
 from store.ledger import read_status
 from store.place import StorePath, show_path
 from store.schema import RESULTS, Status
@@ -79,7 +78,8 @@ def reproduce_block(path: StorePath, key: str, *, debugger: bool = False) -> Rep
     known = np.isin(status, (Status.DONE, Status.FAILED))
     group = open_group(path)
     mine = {name: computed.values[name] for name in RESULTS if name != "seconds"}
-    mine |= {f"{ALONG_RUNS}/{name}": array for name, array in computed.along.items()}
+    for beside, numbers in computed.groups.items():
+        mine |= {f"{beside}/{name}": array for name, array in numbers.items()}
     differences = []
     for name, array in mine.items():
         stored = np.asarray(get_array(group, name)[region])[cells]

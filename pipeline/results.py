@@ -9,7 +9,7 @@ import xarray as xr
 from pipeline.outcomes import split_constants
 from pipeline.reductions import reduce_store
 from store.array_store import open_group, open_store, read_attributes
-from store.layout import ALONG_RUNS
+from store.groups import SPECTRUM, TRAJECTORY
 from store.place import StorePath
 from store.reduced import read_reduced
 from store.schema import Status
@@ -99,6 +99,6 @@ def read_results(path: StorePath, reduced: xr.Dataset | None = None) -> Results:
         cube,
         reduced,
         read_attributes(path).get("physics", {}),
-        trajectory=open_store(path, ALONG_RUNS) if ALONG_RUNS in there else None,
-        spectrum=open_store(path, "spectrum") if "spectrum" in there else None,
+        trajectory=open_store(path, TRAJECTORY) if TRAJECTORY in there else None,
+        spectrum=open_store(path, SPECTRUM) if SPECTRUM in there else None,
     )

@@ -23,6 +23,8 @@ from store.keys import Block, instance_stream
 from store.place import StoreWriteError
 from store.schema import Status
 
+Groups = Mapping[str, Mapping[str, NDArray[np.generic]]]
+
 _WRITE_PAUSES = (0.5, 2.0)  # seconds before another try to write
 
 
@@ -41,10 +43,11 @@ class Recipe:
         Which instances are drawn as they are asked for.
     times : tuple of float
         When runs are looked at; none without a trajectory.
-    hessian_along : bool
-        Whether the lowest eigenpairs of the Hessian are wanted then.
-    gain : bool
-        Whether the signal gain is wanted then.
+    hessian_along, labels, gain : bool
+        Whether the lowest eigenpairs of the Hessian, what theory predicts of them from the labels,
+        and the signal gain are wanted then.
+    snapshots, edges : tuple of float
+        When the density of eigenvalues is wanted, and the edges of its bins.
     """
 
     entropy: int
@@ -54,7 +57,10 @@ class Recipe:
     instances: InstanceRule
     times: tuple[float, ...] = ()
     hessian_along: bool = False
+    labels: bool = False
     gain: bool = False
+    snapshots: tuple[float, ...] = ()
+    edges: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, campaign: Campaign) -> "Recipe":
@@ -68,7 +74,12 @@ class Recipe:
             constrained_time=chosen.constrained_time,
             dtype=chosen.dtype,
         )
-        along = campaign.trajectory
+        along, spectrum = campaign.trajectory, campaign.spectrum
+
+        def clip(times: tuple[float, ...]) -> tuple[float, ...]:
+            # the labels of times have ten digits, T may have more
+            return tuple(min(time, chosen.T) for time in times)
+
         return cls(
             entropy=campaign.entropy,
             model=campaign.model,
@@ -77,10 +88,12 @@ class Recipe:
             },
             dynamics=dynamics,
             instances=InstanceRule.of(campaign),
-            # the labels of times have ten digits, T may have more
-            times=tuple(min(time, chosen.T) for time in campaign.times()),
+            times=clip(campaign.times()),
             hessian_along=along is not None and along.hessian,
+            labels=along is not None and along.labels,
             gain=along is not None and along.gain,
+            snapshots=clip(spectrum.times) if spectrum else (),
+            edges=tuple(spectrum.edges().tolist()) if spectrum else (),
         )
 
     def task(self, block: Block) -> Task:
@@ -100,8 +113,11 @@ class Recipe:
             replicas=block.replicas or 1,
             times=self.times,
             hessian_along=self.hessian_along,
+            labels=self.labels,
             gain=self.gain,
             instances=self.instances.choose(block.N, measurements),
+            snapshots=self.snapshots,
+            edges=self.edges,
         )
 
 
@@ -183,8 +199,8 @@ class Computed:
     Parameters
     ----------
     values : mapping of str to ndarray, [seeds, inits] or [seeds, inits, replicas]
-    along : mapping of str to ndarray, the same axes and times
-        Nothing where the campaign asks for no times.
+    groups : mapping of str to such mappings
+        For each group of the store, with its own axes last.
     status : int8 array, of the shape of the values
         DONE or FAILED.
     failures : tuple of (run, reason)
@@ -192,7 +208,7 @@ class Computed:
     """
 
     values: Mapping[str, NDArray[np.generic]]
-    along: Mapping[str, NDArray[np.generic]]
+    groups: Groups
     status: NDArray[np.int8]
     failures: tuple[tuple[str, str], ...]
 
@@ -204,9 +220,13 @@ def compute_block(recipe: Recipe, block: Block) -> Computed:
     ended = np.where(result.finished, Status.DONE, Status.FAILED)
     return Computed(
         values={name: array.reshape(block.shape) for name, array in result.values.items()},
-        along={
-            name: array.reshape(*block.shape, len(recipe.times))
-            for name, array in result.trajectory.items()
+        groups={
+            group: {
+                name: array.reshape(*block.shape, *array.shape[3:])
+                for name, array in numbers.items()
+            }
+            for group, numbers in (("trajectory", result.trajectory), ("spectrum", result.spectrum))
+            if numbers
         },
         status=ended.astype(np.int8).reshape(block.shape),
         failures=tuple(
@@ -217,7 +237,7 @@ def compute_block(recipe: Recipe, block: Block) -> Computed:
 
 def _run_one(path: str, recipe: Recipe, block: Block) -> Receipt:
     computed = compute_block(recipe, block)
-    _write_patiently(path, block, computed.values, computed.along)
+    _write_patiently(path, block, computed.values, computed.groups)
     return Receipt(
         block=block,
         status=computed.status,
@@ -232,7 +252,7 @@ def _write_patiently(
     path: str,
     block: Block,
     values: Mapping[str, NDArray[np.generic]],
-    along: Mapping[str, NDArray[np.generic]],
+    groups: Groups,
 ) -> None:
     """Write a block; a place that cannot be written is tried again before the work is thrown away.
 
@@ -243,12 +263,12 @@ def _write_patiently(
     """
     for pause in _WRITE_PAUSES:
         try:
-            write_block(path, block, values, along)
+            write_block(path, block, values, groups)
         except StoreWriteError:
             time.sleep(pause)
         else:
             return
-    write_block(path, block, values, along)
+    write_block(path, block, values, groups)
 
 
 def _name_run(block: Block, seed: int, init: int, replica: int) -> str:

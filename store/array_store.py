@@ -9,9 +9,10 @@ the lock; see `store.ledger`.
 
 import math
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -23,8 +24,9 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
 from store.chunks import locate_block
+from store.groups import GROUPS, Labels, check_groups
 from store.keys import Block, Grid
-from store.layout import ALONG_RUNS, Layout
+from store.layout import Layout
 from store.place import StorePath, delete_folder, install, is_there, open_place, show_path, writing
 from store.published import copy_files, publish_nodes
 from store.schema import (
@@ -33,7 +35,6 @@ from store.schema import (
     RESULTS,
     SchemaError,
     check_results,
-    check_trajectory,
     coordinate_variables,
     cube_axes,
     cube_variables,
@@ -54,7 +55,7 @@ def create_store(
     *,
     block_seeds: int,
     attributes: Mapping[str, object],
-    times: Sequence[float] = (),
+    groups: Labels = MappingProxyType({}),
 ) -> None:
     """Create the empty cube: labels, units and fill values, nothing computed.
 
@@ -72,9 +73,9 @@ def create_store(
         Seeds in a chunk, fixed for the life of the store.
     attributes : mapping
         Provenance, kept as the attributes of the root; anything JSON can hold.
-    times : sequence of float
-        Times of the group ``trajectory``, fixed for the life of the store; none, and there is no
-        such group.
+    groups : mapping
+        Labels of the own axes of each group of `store.groups.GROUPS` that the store is to have,
+        fixed for its life.
 
     Raises
     ------
@@ -90,7 +91,7 @@ def create_store(
     _check_measurements(grid, measurements)
     if block_seeds < 1:
         raise ValueError(f"block_seeds: expected at least 1 seed in a chunk, got {block_seeds!r}")
-    layout = Layout(grid, block_seeds, tuple(times))
+    layout = Layout(grid, block_seeds, groups)
     building = MemoryStore()
     group = zarr.create_group(building, zarr_format=3)
     for name in layout.groups:
@@ -123,8 +124,8 @@ def grow_store(
 ) -> None:
     """Append labels; nothing that is stored moves.
 
-    Readers see the old cube until the last write, then the new one; a reader of the group
-    ``trajectory`` alone sees it grow a moment earlier. A growth that was interrupted leaves the old
+    Readers see the old cube until the last write, then the new one; a reader of a group alone, such
+    as ``trajectory``, sees it grow a moment earlier. A growth that was interrupted leaves the old
     cube as it was, and is completed by growing again. What was reduced from the smaller cube is
     withdrawn.
 
@@ -164,7 +165,7 @@ def grow_store(
             f"M: expected the store's numbers of measurements {stored!r} for its labels, "
             f"got {measurements[:values, :sizes]!r}"
         )
-    layout = Layout(grid, read_block_seeds(path), read_times(path))
+    layout = Layout(grid, read_block_seeds(path), read_groups(path))
     with writing(path):
         for array, variable in layout.arrays().items():
             get_array(group, array).resize(layout.shape(variable))
@@ -178,7 +179,7 @@ def write_block(
     path: StorePath,
     block: Block,
     results: Mapping[str, NDArray[np.generic]],
-    trajectory: Mapping[str, NDArray[np.generic]] | None = None,
+    groups: Mapping[str, Mapping[str, NDArray[np.generic]]] = MappingProxyType({}),
 ) -> None:
     """Write what a kernel call computed; on return it is on the disk.
 
@@ -193,8 +194,8 @@ def write_block(
         Cells to write.
     results : mapping of str to ndarray, [seeds, inits] or [seeds, inits, replicas]
         All of `RESULTS`, of types that convert to the schema's without loss.
-    trajectory : mapping of str to ndarray, the same axes and times, optional
-        All of `TRAJECTORY`, where the store has times; nothing where it has none.
+    groups : mapping of str to such mappings
+        For each group of the store all its variables, their own axes last.
 
     Raises
     ------
@@ -206,8 +207,11 @@ def write_block(
     group = open_group(path, mode="r+")
     region, seeds, inits = locate_block(_read_labels(group), block, _block_seeds(group))
     check_results(results, block.shape, f"block {block.key}")
-    along = trajectory or {}
-    check_trajectory(along, (*block.shape, _count_times(group)), f"block {block.key}")
+    lengths = {
+        name: {axis: get_array(group, f"{name}/{axis}").shape[0] for axis in axes}
+        for name, axes in _own_axes(group).items()
+    }
+    check_groups(groups, block.shape, lengths, f"block {block.key}")
     held = tuple(part.stop - part.start for part in region if isinstance(part, slice))
     whole = block.runs == math.prod(held)
 
@@ -219,7 +223,8 @@ def write_block(
         cells[np.ix_(seeds, inits)] = values
         array[region] = cells
 
-    arrays = {**results, **{f"{ALONG_RUNS}/{name}": along[name] for name in along}}
+    beside = {f"{name}/{key}": each[key] for name, each in groups.items() for key in each}
+    arrays = {**results, **beside}
     with (
         writing(path),
         reading(path),
@@ -248,12 +253,15 @@ def read_block_seeds(path: StorePath) -> int:
     return _block_seeds(open_group(path))
 
 
-def read_times(path: StorePath) -> tuple[float, ...]:
-    """Times of the group ``trajectory``, none where it is not there; raises as `read_grid`."""
+def read_groups(path: StorePath) -> dict[str, dict[str, tuple[float, ...]]]:
+    """Labels of the own axes of each group beside the cube; raises as `read_grid`."""
     group = open_group(path)
-    if not _count_times(group):
-        return ()
-    return tuple(np.asarray(get_array(group, f"{ALONG_RUNS}/time")[:]).tolist())
+    return {
+        name: {
+            axis: tuple(np.asarray(get_array(group, f"{name}/{axis}")[:]).tolist()) for axis in axes
+        }
+        for name, axes in _own_axes(group).items()
+    }
 
 
 def read_attributes(path: StorePath) -> dict[str, Any]:
@@ -369,10 +377,10 @@ def _read_labels(group: zarr.Group) -> Grid:
     return Grid(control, values, sizes, seeds, inits, replicas, pairs)
 
 
-def _count_times(group: zarr.Group) -> int:
-    if ALONG_RUNS not in _shown(group):
-        return 0
-    return int(get_array(group, f"{ALONG_RUNS}/time").shape[0])
+def _own_axes(group: zarr.Group) -> dict[str, list[str]]:
+    """Own axes of each group beside the cube that the store has."""
+    shown = _shown(group)
+    return {name: [row.name for row in kind.axes] for name, kind in GROUPS.items() if name in shown}
 
 
 def _write_labels(

@@ -1,5 +1,6 @@
 """Which arrays a store has, how long and how they are cut: what follows from its labels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -7,18 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from store.chunks import chunk_shape
+from store.groups import GROUPS, Labels
 from store.keys import Grid
-from store.schema import (
-    OF_DRIVER,
-    TIME,
-    Variable,
-    coordinate_variables,
-    cube_variables,
-    trajectory_variables,
-)
-
-ALONG_RUNS: Final = "trajectory"
-"""Group of what is known along the runs, with labels of its own to be opened alone."""
+from store.schema import OF_DRIVER, Variable, coordinate_variables, cube_variables
 
 # least chunk of what the driver writes, but for replicas: one file until a campaign is large
 _ROOM: Final = {"N": 8, "seed": 256, "init": 4}
@@ -35,33 +27,33 @@ class Layout:
         Labels of the axes.
     block_seeds : int
         Seeds in a chunk.
-    times : tuple of float
-        Times at which runs are shown; without any there is no group for them.
+    groups : mapping
+        Labels of the own axes of each group beside the cube.
     """
 
     grid: Grid
     block_seeds: int
-    times: tuple[float, ...] = ()
+    groups: Labels
 
     @property
-    def groups(self) -> tuple[str, ...]:
-        """Groups below the root."""
-        return (ALONG_RUNS,) if self.times else ()
+    def _own(self) -> dict[str, Sequence[float]]:
+        return {dim: labels for axes in self.groups.values() for dim, labels in axes.items()}
 
     def arrays(self) -> dict[str, Variable]:
         """Row of the schema of each array, by its path below the root."""
         axes = tuple(self.grid.axes())
         labels, cube = coordinate_variables(axes), cube_variables(axes)
         arrays = {row.name: row for row in (*labels, *cube)}
-        if self.times:
-            rows = (*labels, TIME, *trajectory_variables(axes))
-            arrays |= {f"{ALONG_RUNS}/{row.name}": row for row in rows}
+        for name in self.groups:
+            group = GROUPS[name]
+            rows = (*labels, *group.axes, *group.variables(axes))
+            arrays |= {f"{name}/{row.name}": row for row in rows}
         return arrays
 
     def shape(self, row: Variable) -> tuple[int, ...]:
         """Shape of an array."""
         lengths = dict(zip(self.grid.axes(), self.grid.shape, strict=True))
-        lengths["time"] = len(self.times)
+        lengths |= {dim: len(labels) for dim, labels in self._own.items()}
         return tuple(lengths[dim] for dim in row.dims)
 
     def chunks(self, row: Variable) -> tuple[int, ...]:
@@ -78,7 +70,7 @@ class Layout:
                 for dim, labels in self.grid.axes().items()
             }
             sizes["replica"] = self.grid.replicas or 1
-        sizes["time"] = len(self.times)
+        sizes |= {dim: len(labels) for dim, labels in self._own.items()}
         return tuple(sizes[dim] for dim in row.dims)
 
     def in_cube(self, row: Variable) -> bool:
@@ -87,7 +79,7 @@ class Layout:
 
     def labels(self, measurements: NDArray[np.integer[Any]]) -> dict[str, object]:
         """Values of the coordinates by their path; `measurements` [values, N] is one of them."""
-        known = {**self.grid.axes(), "M": measurements, "time": self.times}
+        known = {**self.grid.axes(), "M": measurements, **self._own}
         return {path: known[row.name] for path, row in self.arrays().items() if row.name in known}
 
 

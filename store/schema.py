@@ -135,7 +135,7 @@ def coordinate_variables(axes: tuple[str, ...]) -> tuple[Variable, ...]:
 _STATUS_FLAGS = tuple((int(code), code.name.lower()) for code in Status)
 _RECOVERED_FLAGS = ((-1, "not_known"), (0, "not_recovered"), (1, "recovered"))
 _INSTANCES_FLAGS = ((-1, "not_known"), (0, "dense"), (1, "conditional"))
-_HESSIAN = (
+HESSIAN = (
     ("lambda1", "lowest eigenvalue of the Hessian"),
     ("lambda2", "second lowest eigenvalue of the Hessian"),
     ("alignment", "(v1.w*)^2/N of the lowest eigenvector of the Hessian"),
@@ -164,36 +164,12 @@ def cube_variables(axes: tuple[str, ...]) -> tuple[Variable, ...]:
         *(
             number(f"{name}_{moment}", f"{meaning} {when}")
             for moment, when in (("start", "at the start"), ("end", "at the end"))
-            for name, meaning in _HESSIAN
+            for name, meaning in HESSIAN
         ),
         Variable("revision", axes, "int16", "1", "place in the attribute revisions", -1),
         code("instances", "how the instance was drawn", -1, _INSTANCES_FLAGS),
         number("directions", "directions of R^N in which the block's runs asked for the instance"),
         number("seconds", "worker time of the block divided by its runs", "s"),
-    )
-
-
-TIME = Variable(
-    "time", ("time",), "float64", "1", "time of the run in units of the flow", float("nan")
-)
-"""Row of the times at which the group `trajectory` shows a run."""
-
-
-def trajectory_variables(axes: tuple[str, ...]) -> tuple[Variable, ...]:
-    """Rows of the data variables along a run: the axes of the cube, then time.
-
-    They are NaN after the end of the run, and where the campaign did not ask for them.
-    """
-    dims = (*axes, *TIME.dims)
-    meanings = (
-        ("overlap", "overlap m = w.w*/N, with its sign"),
-        ("loss", "loss per measurement"),
-        ("multiplier", "spherical multiplier w.grad L/N"),
-        *_HESSIAN,
-        ("gain", "signal gain G(t): growth of a small overlap with the signal since t = 0"),
-    )
-    return tuple(
-        Variable(name, dims, "float64", "1", meaning, float("nan")) for name, meaning in meanings
     )
 
 
@@ -203,10 +179,7 @@ OF_DRIVER = ("status", "revision")
 RESULTS = tuple(row.name for row in cube_variables(()) if row.name not in OF_DRIVER)
 """Names that every block supplies: the whole cube but what is the driver's."""
 
-TRAJECTORY = tuple(row.name for row in trajectory_variables(()))
-"""Names that a block supplies along its runs, where the campaign asks for times."""
-
-_PLURALS = ("seeds", "inits", "replicas")  # axes of a block's results
+PLURALS = ("seeds", "inits", "replicas")  # axes of a block's results
 
 
 def check_results(
@@ -228,59 +201,31 @@ def check_results(
     SchemaError
         If a name, shape or type is wrong.
     """
-    _check_names(results, RESULTS, "RESULTS", where)
-    _check_types(results, cube_variables(()), shape, _PLURALS[: len(shape)], where)
+    check_names(results, RESULTS, "names of store.schema.RESULTS", where)
+    check_types(results, cube_variables(()), shape, PLURALS[: len(shape)], where)
 
 
-def check_trajectory(
-    trajectory: Mapping[str, NDArray[np.generic]], shape: tuple[int, ...], where: str
-) -> None:
-    """Check what a kernel call returned along its runs; as `check_results`, with time last.
-
-    Parameters
-    ----------
-    trajectory : mapping of str to ndarray, [seeds, inits, (replicas,) times]
-        All of `TRAJECTORY` and nothing else; none of them if there are no times.
-    shape : tuple of int
-        Shape of the results, then the number of times.
-    where : str
-        What the message should begin with.
-
-    Raises
-    ------
-    SchemaError
-        If a name, shape or type is wrong.
-    """
-    if shape[-1] == 0 and trajectory:
-        raise SchemaError(
-            f"{where}: expected nothing along the runs, since the store has no times; "
-            f"got {list(trajectory)!r}"
-        )
-    if shape[-1]:
-        _check_names(trajectory, TRAJECTORY, "TRAJECTORY", where)
-        axes = (*_PLURALS[: len(shape) - 1], "times")
-        _check_types(trajectory, trajectory_variables(()), shape, axes, where)
-
-
-def _check_names(
+def check_names(
     arrays: Mapping[str, NDArray[np.generic]], names: tuple[str, ...], table: str, where: str
 ) -> None:
+    """Raise a SchemaError if the names are not exactly those of a `table`."""
     missing = [name for name in names if name not in arrays]
     unknown = [name for name in arrays if name not in names]
     if missing or unknown:
         raise SchemaError(
-            f"{where}: expected exactly the names of store.schema.{table}; "
+            f"{where}: expected exactly the {table}; "
             f"missing {missing!r}, got beside them {unknown!r}"
         )
 
 
-def _check_types(
+def check_types(
     arrays: Mapping[str, NDArray[np.generic]],
     rows: tuple[Variable, ...],
     shape: tuple[int, ...],
     axes: tuple[str, ...],
     where: str,
 ) -> None:
+    """Raise a SchemaError if the arrays are not of this shape and of the types of their rows."""
     for row in rows:
         values = arrays.get(row.name)
         if values is None:  # the driver's

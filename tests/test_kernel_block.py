@@ -7,6 +7,7 @@ import pytest
 
 import pipeline.kernel.block as block_module
 import pipeline.kernel.integrator as integrator_module
+from pipeline.kernel.along import EQUATOR, PREDICTED
 from pipeline.kernel.arrays import NUMPY
 from pipeline.kernel.batch import off_signal, on_sphere
 from pipeline.kernel.block import Dynamics, Task, run_block
@@ -329,7 +330,7 @@ ALONG = {"overlap", "loss", "multiplier", "lambda1", "lambda2", "alignment", "re
 def test_trajectory_begins_at_the_start_and_ends_with_the_run(dynamics):
     result = run_block(task(dynamics=dynamics, times=TIMES, gain=True, replicas=2))
     values, along = result.values, result.trajectory
-    assert set(along) == ALONG | {"gain"}
+    assert set(along) == ALONG | {*PREDICTED, *EQUATOR}
     for column in along.values():
         assert column.shape == (5, 3, 2, 5)
         assert column.dtype == np.float64
@@ -363,23 +364,45 @@ def test_looking_does_not_change_what_is_looked_at():
     for options in (
         {"times": TIMES},
         {"times": TIMES, "hessian_along": False},
-        {"times": TIMES, "gain": True},
+        {"times": TIMES, "gain": True, "labels": True},
+        {"times": TIMES, "snapshots": (0.0, 2.0), "edges": (-1.0, 0.0, 1.0)},
     ):
         assert_same(plain, run_block(task(**options)).values)
 
 
 def test_what_is_not_asked_for_is_not_known():
-    everything = ALONG | {"gain"}
+    everything = ALONG | {*PREDICTED, *EQUATOR}
     for options, asked in (
         ({}, ALONG),
         ({"hessian_along": False}, {"overlap", "loss", "multiplier"}),
-        ({"gain": True}, everything),
+        ({"labels": True}, ALONG | set(PREDICTED)),
+        ({"gain": True}, ALONG | set(EQUATOR)),
     ):
         along = run_block(task(0, times=TIMES, **options)).trajectory
         assert set(along) == everything
         for name, values in along.items():
-            assert np.isfinite(values).any() == (name in asked), name
+            # an outlier need not be there
+            assert np.isfinite(values).any() == (name in asked) or "outlier" in name, name
     assert run_block(task(0, gain=True)).trajectory == {}
+
+
+def test_densities_of_eigenvalues_at_snapshots():
+    options = {"snapshots": (0.0, 5.0, 20.0), "edges": tuple(np.linspace(-4, 4, 9))}
+    result = run_block(task(**options, replicas=2, times=(1.0, 5.0)))
+    assert result.trajectory["loss"].shape == (5, 3, 2, 2)
+    shapes = {name: values.shape[3:] for name, values in result.spectrum.items()}
+    assert shapes == {"density": (3, 8), "density_error": (3, 8), "below": (3,), "above": (3,)}
+    known = np.array(options["snapshots"]) <= result.values["hit_time"][..., None]
+    found = {name: values[known] for name, values in result.spectrum.items()}
+    total = found["density"].sum(axis=1) + found["below"] + found["above"]
+    np.testing.assert_allclose(total, 1.0)
+    first = result.values["lambda1_start"] < -4
+    np.testing.assert_array_equal(result.spectrum["below"][..., 0] > 0, first)
+    assert np.isnan(result.spectrum["density"][~known]).any()
+    same = run_block(task(times=(1.0, 5.0), replicas=2)).trajectory
+    for name, values in same.items():
+        np.testing.assert_array_equal(result.trajectory[name], values, err_msg=name)
+    assert run_block(task(0)).spectrum == {}
 
 
 def test_gain_is_that_of_the_starts_by_hand():
@@ -409,7 +432,8 @@ def check_failed(result, where, reason):
             np.testing.assert_array_equal(np.isnan(values), failed, err_msg=name)
     for name, along in result.trajectory.items():
         assert np.isnan(along[failed]).all(), name
-        assert name == "gain" or np.isfinite(along[~failed][:, 0]).all(), name
+        unknown = name in (*EQUATOR, *PREDICTED)
+        assert unknown or np.isfinite(along[~failed][:, 0]).all(), name
     for replica in range(failed.shape[2]):
         values = {name: column[:, :, replica] for name, column in result.values.items()}
         check_results(values, failed.shape[:2], "block")

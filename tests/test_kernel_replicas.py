@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 import pipeline.kernel.integrator as integrator_module
+from pipeline.kernel.along import EQUATOR, PREDICTED
 from pipeline.kernel.block import Dynamics, Task, run_block
 from pipeline.kernel.inits import INITS
-from store.schema import TRAJECTORY, check_results, check_trajectory
+from store.groups import GROUPS, check_group
+from store.schema import check_results
+
+TRAJECTORY = GROUPS["trajectory"].names
 
 FLOW = Dynamics(
     method="flow",
@@ -45,7 +49,7 @@ def followed():
 
 def test_shapes_are_those_of_the_schema(followed):
     check_results(followed.values, (4, 3, 3), "block")
-    check_trajectory(followed.trajectory, (4, 3, 3, len(TIMES)), "block")
+    check_group("trajectory", followed.trajectory, (4, 3, 3), {"time": len(TIMES)}, "block")
     assert followed.finished.all()
     single = run_block(task(replicas=1))
     check_results(single.values, (4, 3, 1), "block")
@@ -104,9 +108,10 @@ def test_the_trajectory_begins_at_the_start_and_ends_at_the_end(followed):
 def test_nothing_is_known_after_the_end_of_a_run(followed):
     over = followed.values["hit_time"][..., None] < np.array(TIMES)
     assert over.any()
-    for name in set(TRAJECTORY) - {"gain"}:
+    for name in set(TRAJECTORY) - {*PREDICTED, *EQUATOR}:
         np.testing.assert_array_equal(np.isnan(followed.trajectory[name]), over, err_msg=name)
-    assert np.isnan(followed.trajectory["gain"]).all()
+    for name in (*PREDICTED, *EQUATOR):
+        assert np.isnan(followed.trajectory[name]).all()
 
 
 def test_what_is_not_asked_for_is_not_known():
@@ -129,4 +134,4 @@ def test_failures_are_told_by_replica(monkeypatch):
     result = run_block(task(times=TIMES, dynamics=replace(FLOW, tolerance=1e-2)))
     assert 0 < len(result.failures) < result.finished.size
     assert set(result.failures) == set(zip(*np.nonzero(~result.finished), strict=True))
-    check_trajectory(result.trajectory, (4, 3, 3, len(TIMES)), "block")
+    check_group("trajectory", result.trajectory, (4, 3, 3), {"time": len(TIMES)}, "block")

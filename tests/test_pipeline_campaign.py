@@ -83,6 +83,27 @@ def test_evenly_spaced_alpha_equals_its_list() -> None:
     assert read("grid.alpha={start = 2, stop = 3, num = 1}").grid.alpha == (2.0,)
 
 
+def test_a_spectrum_has_times_and_bins() -> None:
+    assert read().spectrum is None
+    assert read().groups() == {}
+    campaign = read(
+        "spectrum={times = [0.0, 5], range = [-1, 3], bins = 4}", "trajectory.times=[1]"
+    )
+    assert campaign.groups() == {
+        "trajectory": {"time": (1.0,)},
+        "spectrum": {"snapshot": (0.0, 5.0), "eigenvalue": (-0.5, 0.5, 1.5, 2.5)},
+    }
+    assert campaign.all_times() == (0.0, 1.0, 5.0)
+    assert campaign.spectrum is not None
+    assert campaign.spectrum.edges().tolist() == [-1.0, 0.0, 1.0, 2.0, 3.0]
+    assert {k: v for k, v in campaign.physics().items() if k.startswith("spectrum")} == {
+        "spectrum.times": [0.0, 5.0],
+        "spectrum.range": [-1.0, 3.0],
+        "spectrum.bins": 4,
+    }
+    assert parse_campaign(campaign.to_toml(), source="back") == campaign
+
+
 def test_labels_have_ten_digits() -> None:
     assert read("grid.alpha=[0.30000000000000004, 2.00000000001]").grid.alpha == (0.3, 2.0)
 
@@ -165,6 +186,7 @@ def test_a_trajectory_has_times_and_what_is_wanted_of_them() -> None:
     assert campaign.physics() == read().physics() | {
         "trajectory.times": [0.1, 0.316227766, 1.0, 3.16227766, 10.0],
         "trajectory.hessian": False,
+        "trajectory.labels": True,
         "trajectory.gain": True,
     }
     assert campaign.prune(1).trajectory == campaign.trajectory
@@ -188,7 +210,7 @@ def test_differences_of_times_are_told_apart(store: str, campaign: str, line: st
     mine = read(f"trajectory.times={campaign}") if campaign else read()
     told = mine.differences(stored.physics())
     assert told[0].startswith(f"trajectory.times: {line}")
-    assert len(told) == (1 if store and campaign else 3)  # with hessian and gain
+    assert len(told) == (1 if store and campaign else 4)  # with hessian, labels, gain
 
 
 @pytest.mark.parametrize(
@@ -422,6 +444,25 @@ def test_an_override_that_fits_nowhere_is_said(override: str, said: str) -> None
             r"trajectory\.gian: unknown key, got True; did you mean trajectory\.gain\?",
         ),
         ("trajectory={times=[1],gain=1}", r"trajectory\.gain: .* true or false, got 1; .*gain = "),
+        (
+            "spectrum={times=[1],range=[1,2]}",
+            r"spectrum\.bins: expected how many .*, got nothing; ",
+        ),
+        (
+            "spectrum={times=[1],range=[2,2],bins=3}",
+            r"spectrum\.range: .* ascend.*, got \[2, 2\]; ",
+        ),
+        ("spectrum={times=[1],range=[2],bins=3}", r"spectrum\.range\[1\]: .*two finite numbers"),
+        ("spectrum={times=[1],range=[0,inf],bins=3}", r"spectrum\.range\[1\]: .*, got inf; "),
+        ("spectrum={times=[1],range=[0,1],bins=0}", r"spectrum\.bins: .*, got 0; .*bins = 240"),
+        (
+            "spectrum={times=[],range=[0,1],bins=1}",
+            r"spectrum\.times: .*one time or more, got \[\]",
+        ),
+        (
+            "spectrum={times=[60],range=[0,1],bins=1}",
+            r"spectrum\.times: expected times up to T = 50, got \[60\.0\]",
+        ),
         ("grid.sedes=3", r"grid\.sedes: unknown key, got 3; did you mean grid\.seeds\?"),
         ("grid.T=3", r"grid\.T: unknown key, got 3; T belongs in \[dynamics\]"),
         ("grid.entropy=3", r"grid\.entropy: .*; entropy belongs above the first \[section\]"),

@@ -15,8 +15,9 @@ from pipeline.plan import Plan, choose_block_seeds, make_plan, plan_chunks
 from pipeline.provenance import open_ledger
 from pipeline.work import Recipe, Unit, run_unit
 from store.array_store import write_block
+from store.groups import GROUPS
 from store.keys import Block
-from store.schema import RESULTS, TRAJECTORY, Status
+from store.schema import RESULTS, Status
 
 
 @pytest.fixture
@@ -79,13 +80,26 @@ def test_replicas_and_times_are_in_the_plan(campaign: Campaign, tmp_path: Path) 
     assert times.runs == plain.runs
     assert replicas.new_bytes == 5 * plain.new_bytes
     per_run = plain.new_bytes // plain.runs
-    assert times.new_bytes == plain.runs * (per_run + 2 * 8 * len(TRAJECTORY))
+    assert times.new_bytes == plain.runs * (per_run + 2 * 8 * len(GROUPS["trajectory"].names))
     assert both.new_bytes == 5 * times.new_bytes
     chunks = plain.new_files // len(RESULTS)
-    assert times.new_files == chunks * (len(RESULTS) + len(TRAJECTORY))
+    assert times.new_files == chunks * (len(RESULTS) + len(GROUPS["trajectory"].names))
     assert plain.worker_bytes < replicas.worker_bytes < both.worker_bytes
     assert plain.core_seconds < times.core_seconds
     assert plain.core_seconds < replicas.core_seconds < both.core_seconds
+
+
+def test_a_spectrum_is_in_the_plan(tmp_path: Path) -> None:
+    def plan(*overrides: str) -> Plan:
+        wide = load_campaign("quickstart", ["grid.alpha=[2.0, 3.0]", *overrides])
+        return make_plan(wide, tmp_path / "new.zarr", nominal_cost(wide))
+
+    plain = plan()
+    dense = plan("spectrum={times = [0.0, 1.0], range = [-8.0, 40.0], bins = 50}")
+    assert dense.new_bytes == plain.new_bytes + plain.runs * 8 * (2 * 2 * 50 + 2 * 2)
+    assert dense.new_files == plain.new_files // len(RESULTS) * (len(RESULTS) + 4)
+    assert dense.core_seconds > plain.core_seconds
+    assert dense.worker_bytes > plain.worker_bytes
 
 
 def test_constants_are_in_the_plan(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from pipeline.campaign import Campaign, load_campaign, parse_campaign
 from pipeline.kernel.block import KERNEL_VERSION
 from pipeline.provenance import StoreMismatchError, check_store, open_ledger
-from store.array_store import read_attributes, read_grid, read_times
+from store.array_store import read_attributes, read_grid, read_groups
 from store.ledger import Ledger
 from store.lock import StoreLockedError
 
@@ -35,7 +35,7 @@ def test_the_store_has_the_replicas_and_times_of_its_campaign(tmp_path: Path) ->
     grown = load_campaign("quickstart", ["grid.replicas=2", "trajectory.times=[1, 10]"]).prune(2)
     open_ledger(grown, path).close()
     assert read_grid(path) == grown.grid_labels()
-    assert read_times(path) == grown.times() == (1.0, 10.0)
+    assert read_groups(path) == grown.groups() == {"trajectory": {"time": (1.0, 10.0)}}
 
 
 def test_opening_again_adds_no_revision_growing_does(campaign: Campaign, tmp_path: Path) -> None:

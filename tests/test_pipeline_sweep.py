@@ -203,7 +203,12 @@ def test_numbers_do_not_depend_on_the_other_seeds(
     xr.testing.assert_equal(numbers(path), numbers(uninterrupted).sel(seed=range(3)))
 
 
-WIDE = ["grid.replicas=3", "trajectory.times=[0.0, 0.5, 5.0, 20.0]", "grid.seeds=6"]
+WIDE = [
+    "grid.replicas=3",
+    "trajectory.times=[0.0, 0.5, 5.0, 20.0]",
+    "spectrum={times = [0.0, 5.0], range = [-3.0, 5.0], bins = 4}",
+    "grid.seeds=6",
+]
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +238,18 @@ def test_replicas_and_trajectories_arrive_in_the_store(wide: Path) -> None:
     np.testing.assert_allclose(at_start, cube.lambda1_start, rtol=1e-5, atol=1e-5)
     late = along.overlap.sel(time=20.0).where(cube.recovered == 0)
     np.testing.assert_allclose(abs(late), cube.overlap.where(late.notnull()), atol=0.05)
+    for name in ("bulk_edge", "loss"):
+        xr.testing.assert_equal(along[name].notnull().drop_attrs(), known.drop_attrs())
+    assert not along.bulk_edge_equator.notnull().any()  # which comes with the gain
     tree = xr.open_datatree(wide, engine="zarr")
+    spectrum = tree["spectrum"].to_dataset().load()
+    assert dict(spectrum.sizes) == {**cube.sizes, "snapshot": 2, "eigenvalue": 4}
+    assert spectrum.eigenvalue.values.tolist() == [-2.0, 0.0, 2.0, 4.0]
+    total = 2 * spectrum.density.sum("eigenvalue") + spectrum.below + spectrum.above
+    np.testing.assert_allclose(total.sel(snapshot=0.0), 1.0)
+    spectrum = spectrum.sortby(["alpha", "N", "seed"]).sel(init=cube.init)
+    there = spectrum.density.notnull().all("eigenvalue").sel(snapshot=5.0, drop=True)
+    np.testing.assert_array_equal(there, known.sel(time=5.0))
     assert dict(tree["trajectory"].sizes) == dict(along.sizes)
 
 

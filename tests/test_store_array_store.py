@@ -21,26 +21,26 @@ from store.array_store import (
     read_attributes,
     read_block_seeds,
     read_grid,
-    read_times,
+    read_groups,
     update_attributes,
     write_block,
 )
 from store.chunks import pending_blocks
+from store.groups import GROUPS, Labels
 from store.keys import Block, Grid
 from store.schema import (
     RESULTS,
-    TIME,
-    TRAJECTORY,
     SchemaError,
     coordinate_variables,
     cube_variables,
-    trajectory_variables,
 )
 
 INITS = ("random", "spectral", "constrained")
 GRID = Grid("alpha", (0.1 + 0.2, 1.5), (64, 128), tuple(range(6)), INITS)
 GROWN = GRID.union(Grid("alpha", (1.0,), (32,), tuple(range(9)), (*INITS, "overlap", "fifth")))
 TIMES = (0.0, 0.1, 10.0)
+ALONG = {"trajectory": {"time": TIMES}}
+SPECTRUM = {"spectrum": {"snapshot": (0.0, 5.0), "eigenvalue": (-0.5, 0.5, 1.5)}}
 
 
 def measure(grid: Grid) -> NDArray[np.int64]:
@@ -61,16 +61,20 @@ def make_results(block: Block) -> dict[str, NDArray[np.generic]]:
     return numbers | codes
 
 
-def make_trajectory(
-    block: Block, times: tuple[float, ...] = TIMES
-) -> dict[str, NDArray[np.float64]]:
-    """Numbers that tell the time as well."""
-    cells = np.add.outer(make_results(block)["overlap"], times)
-    return {name: cells + 1e6 * place for place, name in enumerate(TRAJECTORY)} if times else {}
+def make_groups(block: Block, groups: Labels) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """Numbers that tell the labels of their own axes as well."""
+    made: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in groups}
+    for name, axes in groups.items():
+        for place, row in enumerate(GROUPS[name].variables(())):
+            cells = make_results(block)["overlap"] + 1e6 * place
+            for dim in row.dims:
+                cells = np.add.outer(cells, axes[dim])
+            made[name][row.name] = cells
+    return made
 
 
 def write_numbers(path: Path, block: Block) -> None:
-    write_block(path, block, make_results(block), make_trajectory(block, read_times(path)))
+    write_block(path, block, make_results(block), make_groups(block, read_groups(path)))
 
 
 def fill_store(path: Path, wanted: Grid, done: NDArray[np.int8] | None = None) -> None:
@@ -81,7 +85,7 @@ def fill_store(path: Path, wanted: Grid, done: NDArray[np.int8] | None = None) -
             write_numbers(path, block)
 
 
-def assert_holds(cube: xr.Dataset, wanted: Grid) -> None:
+def assert_holds(cube: xr.Dataset, wanted: Grid, name: str = "", groups: Labels = ALONG) -> None:
     """Every cell of `wanted` has the numbers of `make_results`, found by its labels."""
     axes = [*wanted.constants, (wanted.control, wanted.values), ("N", wanted.N)]
     for labels in itertools.product(*(values for _, values in axes)):
@@ -91,16 +95,17 @@ def assert_holds(cube: xr.Dataset, wanted: Grid) -> None:
         block = Block(wanted.control, value, N, wanted.seeds, wanted.inits)
         block = replace(block, replicas=wanted.replicas, constants=constants)
         cells = cube.sel(**place, seed=list(block.seeds), init=list(block.inits)).load()
-        numbers = make_trajectory(block) if "time" in cube.dims else make_results(block)
-        for name, expected in numbers.items():
-            np.testing.assert_array_equal(cells[name], expected, err_msg=f"{name} {block.key}")
+        numbers = make_groups(block, groups)[name] if name else make_results(block)
+        for key, expected in numbers.items():
+            np.testing.assert_array_equal(cells[key], expected, err_msg=f"{key} {block.key}")
 
 
 def assert_store_holds(path: Path, wanted: Grid) -> None:
-    """The same, of the cube and, where there is one, of the group `trajectory`."""
+    """The same, of the cube and of the groups beside it."""
     assert_holds(xr.open_zarr(path), wanted)
-    if read_times(path):
-        assert_holds(xr.open_zarr(path, group="trajectory"), wanted)
+    groups = read_groups(path)
+    for name in groups:
+        assert_holds(xr.open_zarr(path, group=name), wanted, name, groups)
 
 
 @pytest.fixture
@@ -115,7 +120,7 @@ class Kind:
     """What a store may have beside the plain cube."""
 
     replicas: int | None
-    times: tuple[float, ...]
+    groups: Labels
     constants: tuple[tuple[str, tuple[float, ...]], ...] = ()
 
     def make(self, grid: Grid) -> Grid:
@@ -132,11 +137,12 @@ class Kind:
 
 
 KINDS = {
-    "plain": Kind(None, ()),
-    "replicas": Kind(2, ()),
-    "trajectory": Kind(None, TIMES),
-    "both": Kind(2, TIMES),
-    "all": Kind(2, TIMES, (("a", (0.1,)),)),
+    "plain": Kind(None, {}),
+    "replicas": Kind(2, {}),
+    "trajectory": Kind(None, ALONG),
+    "both": Kind(2, ALONG),
+    "spectrum": Kind(None, SPECTRUM),
+    "all": Kind(2, ALONG | SPECTRUM, (("a", (0.1,)),)),
 }
 
 
@@ -156,7 +162,9 @@ def filled(tmp_path_factory: pytest.TempPathFactory, kind: Kind) -> Path:
 
 def create_empty(path: Path, kind: Kind) -> None:
     grid, attributes = kind.make(GRID), {"campaign": "a = 1"}
-    create_store(path, grid, measure(grid), block_seeds=4, attributes=attributes, times=kind.times)
+    create_store(
+        path, grid, measure(grid), block_seeds=4, attributes=attributes, groups=kind.groups
+    )
 
 
 # --- what readers see
@@ -191,9 +199,9 @@ def test_plain_zarr_and_datatree_read_it_too(filled: Path, kind: Kind) -> None:
     assert zarr.open_group(filled, mode="r")["overlap"].shape == grid.shape
     tree = xr.open_datatree(filled, engine="zarr")
     assert_holds(tree.to_dataset(), grid)
-    assert list(tree.children) == (["trajectory"] if kind.times else [])
-    for child in tree.children.values():
-        assert_holds(child.to_dataset(), grid)
+    assert set(tree.children) == set(kind.groups)
+    for name, child in tree.children.items():
+        assert_holds(child.to_dataset(), grid, name, kind.groups)
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -201,26 +209,28 @@ def test_replicas_and_times_are_there_where_they_are_asked_for(kind: Kind, tmp_p
     path = tmp_path / "campaign.zarr"
     create_empty(path, kind)
     grid = kind.make(GRID)
-    assert (read_grid(path), read_times(path)) == (grid, kind.times)
+    assert (read_grid(path), read_groups(path)) == (grid, kind.groups)
     cube = xr.open_zarr(path)
     assert cube.overlap.dims == cube.status.dims == tuple(grid.axes())
     assert ("replica" in cube.dims) == (kind.replicas is not None)
     write_numbers(path, kind.block((0, 1, 2, 3), INITS))
     chunks = {file.name.count(".") for file in path.glob("overlap/c.*")}
     assert chunks == {len(grid.axes())}  # one for each axis, after the c
-    assert (path / "trajectory").exists() == bool(kind.times)
-    if not kind.times:
+    for name in GROUPS:
+        assert (path / name).exists() == (name in kind.groups)
+    if "trajectory" not in kind.groups:
         with pytest.raises((FileNotFoundError, KeyError)):
             xr.open_zarr(path, group="trajectory")
         return
     along = xr.open_zarr(path, group="trajectory")
-    assert set(along.data_vars) == set(TRAJECTORY)
+    assert set(along.data_vars) == set(GROUPS["trajectory"].names)
     assert set(along.coords) == {*cube.coords, "time"}
     for name in cube.coords:
         np.testing.assert_array_equal(along[name], cube[name])
     assert along.time.values.tolist() == list(TIMES)
     axes = tuple(grid.axes())
-    for row in (*coordinate_variables(axes), TIME, *trajectory_variables(axes)):
+    group = GROUPS["trajectory"]
+    for row in (*coordinate_variables(axes), *group.axes, *group.variables(axes)):
         shown = along[row.name]
         assert (shown.dims, shown.dtype.kind) == (
             row.dims,
@@ -283,10 +293,10 @@ def test_readers_are_never_disturbed_while_blocks_arrive_and_the_store_grows(
         expected = make_results(block)["overlap"][:, 0]
         assert np.all(np.isnan(overlap) | (overlap == expected))
         tree = xr.open_datatree(path, engine="zarr")
-        if kind.times:  # alone and in the tree, with the labels of one moment each
+        if "trajectory" in kind.groups:  # alone and in the tree, with the labels of one moment each
             for along in (xr.open_zarr(path, group="trajectory"), tree["trajectory"].to_dataset()):
                 shown = along.overlap.sel(kind.place).sel(alpha=1.5, N=64, init="random")
-                expected = make_trajectory(block)["overlap"][:, 0]
+                expected = make_groups(block, ALONG)["trajectory"]["overlap"][:, 0]
                 assert np.all(np.isnan(shown) | (shown[:6] == expected))
         looks += 1
     writer.join()
@@ -307,9 +317,12 @@ def test_partial_blocks_keep_the_other_cells_of_their_chunk(
     path = shutil.copytree(filled, tmp_path / "part.zarr")
     part = kind.block((3, 1), ("constrained", "random"))
     results = {name: (-values).astype(values.dtype) for name, values in make_results(part).items()}
-    along = {name: -values for name, values in make_trajectory(part, kind.times).items()}
-    write_block(path, part, results, along)
-    for group, numbers in ((None, results), *((("trajectory", along),) if along else ())):
+    beside = {
+        group: {name: -values for name, values in numbers.items()}
+        for group, numbers in make_groups(part, kind.groups).items()
+    }
+    write_block(path, part, results, beside)
+    for group, numbers in ((None, results), *beside.items()):
         cube = xr.open_zarr(path, group=group)
         changed = cube.sel(kind.place).sel(
             alpha=1.5, N=64, seed=[3, 1], init=["constrained", "random"]
@@ -323,6 +336,7 @@ def test_partial_blocks_keep_the_other_cells_of_their_chunk(
 def test_chunks_of_fill_values_are_files_too(tmp_path: Path) -> None:
     path = tmp_path / "campaign.zarr"
     create_empty(path, KINDS["trajectory"])
+    names = GROUPS["trajectory"].names
     block = Block("alpha", 1.5, 64, (0, 1, 2, 3), INITS)
     fills = {row.name: row.fill for row in cube_variables(())}
     types = {row.name: row.dtype for row in cube_variables(())}
@@ -330,28 +344,29 @@ def test_chunks_of_fill_values_are_files_too(tmp_path: Path) -> None:
         path,
         block,
         {name: np.full(block.shape, fills[name], types[name]) for name in RESULTS},
-        {name: np.full((*block.shape, len(TIMES)), np.nan) for name in TRAJECTORY},
+        {"trajectory": {name: np.full((*block.shape, len(TIMES)), np.nan) for name in names}},
     )
     assert all((path / name / "c.1.0.0.0").is_file() for name in RESULTS)
-    assert all((path / "trajectory" / name / "c.1.0.0.0.0").is_file() for name in TRAJECTORY)
+    assert all((path / "trajectory" / name / "c.1.0.0.0.0").is_file() for name in names)
 
 
-@pytest.mark.parametrize("group", [None, "trajectory"])
+@pytest.mark.parametrize("group", [None, "trajectory", "spectrum"])
 def test_flipped_byte_is_noticed(
     filled: Path, kind: Kind, tmp_path: Path, group: str | None
 ) -> None:
-    if group and not kind.times:
+    if group and group not in kind.groups:
         return
+    name = "density" if group == "spectrum" else "overlap"
     path = shutil.copytree(filled, tmp_path / "damaged.zarr")
-    (chunk,) = (path / (group or "") / "overlap").glob(f"c{'.0' * len(kind.constants)}.1.0.0.0*")
+    (chunk,) = (path / (group or "") / name).glob(f"c{'.0' * len(kind.constants)}.1.0.0.0*")
     content = bytearray(chunk.read_bytes())
     for place in (0, len(content) // 2, len(content) - 1):
         damaged = content.copy()
         damaged[place] ^= 0x10
         chunk.write_bytes(damaged)
         with pytest.raises(ValueError, match="checksum"):
-            xr.open_zarr(path, group=group).overlap.sel(alpha=1.5, N=64).load()
-    xr.open_zarr(path, group=group).overlap.sel(alpha=1.5, N=128).load()
+            xr.open_zarr(path, group=group)[name].sel(alpha=1.5, N=64).load()
+    xr.open_zarr(path, group=group)[name].sel(alpha=1.5, N=128).load()
 
 
 def test_bad_results_are_refused_before_anything_is_written(path: Path) -> None:
@@ -368,11 +383,15 @@ def test_bad_trajectories_are_refused_before_anything_is_written(tmp_path: Path)
     path = tmp_path / "campaign.zarr"
     create_empty(path, KINDS["both"])
     block = Block("alpha", 1.5, 64, (0, 1, 2, 3), INITS, 2)
-    along = make_trajectory(block)
-    short = {name: values[..., 1:] for name, values in along.items()}
+    along = make_groups(block, ALONG)
+    short = {name: values[..., 1:] for name, values in along["trajectory"].items()}
     for wrong, message in (
-        (None, r"seeds=0-3.*schema\.TRAJECTORY; missing \['overlap'"),
-        (short, r"overlap: .* \(4, 3, 2, 3\) \[seeds, inits, replicas, times\], got .*3, 2, 2\)"),
+        ({}, r"seeds=0-3.*expected numbers for the groups \['trajectory'\] .*got them for \[\]"),
+        ({"trajectory": {}}, r"seeds=0-3.*variables of the group trajectory; missing \['overlap'"),
+        (
+            {"trajectory": short},
+            r"overlap: .* \(4, 3, 2, 3\) \[seeds, inits, replicas, times\], got .*3, 2, 2\)",
+        ),
     ):
         with pytest.raises(SchemaError, match=message):
             write_block(path, block, make_results(block), wrong)
@@ -384,8 +403,8 @@ def test_bad_trajectories_are_refused_before_anything_is_written(tmp_path: Path)
 
 def test_a_trajectory_without_a_place_is_refused(path: Path) -> None:
     block = Block("alpha", 1.5, 64, (0, 1, 2, 3), INITS)
-    with pytest.raises(SchemaError, match="expected nothing along the runs"):
-        write_block(path, block, make_results(block), make_trajectory(block))
+    with pytest.raises(SchemaError, match=r"the groups \[\] of the store, got them for \['traj"):
+        write_block(path, block, make_results(block), make_groups(block, ALONG))
     write_block(path, block, make_results(block), {})
 
 
@@ -464,7 +483,7 @@ def test_growth_on_every_axis_keeps_everything(filled: Path, kind: Kind, tmp_pat
     path = shutil.copytree(filled, tmp_path / "grown.zarr")
     grid, grown = kind.make(GRID), kind.make(GROWN)
     grow_store(path, grown, measure(grown), {"revision": 2})
-    assert (read_grid(path), read_times(path)) == (grown, kind.times)
+    assert (read_grid(path), read_groups(path)) == (grown, kind.groups)
     cube = xr.open_zarr(path)
     assert cube.attrs == {"campaign": "a = 1", "revision": 2}
     np.testing.assert_array_equal(cube.M, measure(grown))
@@ -473,7 +492,7 @@ def test_growth_on_every_axis_keeps_everything(filled: Path, kind: Kind, tmp_pat
     new[np.ix_(*grown.find(grid))] = False
     assert np.isnan(cube.overlap.values[new]).all()
     assert (cube.recovered.values[new] == -1).all()
-    if kind.times:
+    if "trajectory" in kind.groups:
         along = xr.open_zarr(path, group="trajectory")
         np.testing.assert_array_equal(along.M, measure(grown))
         assert np.isnan(along.overlap.values[new]).all()
@@ -543,8 +562,8 @@ import numpy as np
 from store.array_store import create_store, grow_store
 from store.keys import Grid
 
-folder, grid, times, *moments = sys.argv[1:]
-grid, times = eval(grid), eval(times)
+folder, grid, groups, *moments = sys.argv[1:]
+grid, groups = eval(grid), eval(groups)
 measurements = np.rint(np.outer(grid.values, grid.N)).astype(int)
 
 def count_renames(most):
@@ -561,7 +580,7 @@ def work(path):
     if path.exists():
         grow_store(path, grid, measurements, {"revision": 2})
     else:
-        options = {"block_seeds": 4, "attributes": {"revision": 2}, "times": times}
+        options = {"block_seeds": 4, "attributes": {"revision": 2}, "groups": groups}
         create_store(path, grid, measurements, **options)
 
 renames = 0
@@ -585,7 +604,7 @@ MOMENTS = (0, 11, 30, -7, -4, -3, -2, -1)
 
 
 def run_killed(folder: Path, grid: Grid, kind: Kind) -> None:
-    labels = (repr(kind.make(grid)), repr(kind.times))
+    labels = (repr(kind.make(grid)), repr(kind.groups))
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(folder), *labels, *map(str, MOMENTS)],
         capture_output=True,
@@ -604,7 +623,7 @@ def test_killed_creation_leaves_nothing(tmp_path: Path, kind: Kind) -> None:
         create_empty(tmp_path / f"{moment}.zarr", kind)
     for moment in (0, -1, "whole"):
         path = tmp_path / f"{moment}.zarr"
-        assert (read_grid(path), read_times(path)) == (kind.make(GRID), kind.times)
+        assert (read_grid(path), read_groups(path)) == (kind.make(GRID), kind.groups)
 
 
 def test_killed_growth_leaves_the_old_cube_and_heals(
@@ -623,8 +642,9 @@ def test_killed_growth_leaves_the_old_cube_and_heals(
         assert "revision" not in cube.attrs
         np.testing.assert_array_equal(cube.M, measure(grid))
         np.testing.assert_array_equal(cube.seed.values, grid.seeds, err_msg=f"moment {moment}")
-        for child in xr.open_datatree(path, engine="zarr").children.values():
-            assert dict(child.sizes) == {**cube.sizes, "time": len(TIMES)}
+        for name, child in xr.open_datatree(path, engine="zarr").children.items():
+            own = {dim: len(labels) for dim, labels in kind.groups.get(name, {}).items()}
+            assert dict(child.sizes) == {**cube.sizes, **own}
         # go on with the old cube, then grow to another one than was begun
         write_numbers(path, kind.block((4, 5), INITS))
         grow_store(path, smaller, measure(smaller), {})

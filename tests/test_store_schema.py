@@ -11,16 +11,12 @@ from store.schema import (
     CONTROLS,
     OF_DRIVER,
     RESULTS,
-    TIME,
-    TRAJECTORY,
     SchemaError,
     Status,
     check_results,
-    check_trajectory,
     coordinate_variables,
     cube_axes,
     cube_variables,
-    trajectory_variables,
 )
 
 AXES = cube_axes("alpha")
@@ -36,16 +32,14 @@ def make_results(shape: tuple[int, int]) -> Results:
 @pytest.mark.parametrize("control", CONTROLS)
 def test_every_variable_says_what_it_is(control: str) -> None:
     axes = cube_axes(control, constants=tuple(CONSTANTS), replicas=True)
-    labels = (*coordinate_variables(axes), TIME)
-    cube, along = cube_variables(axes), trajectory_variables(axes)
-    assert [row.name for row in labels] == [*axes, "M", "time"]
-    for rows in (labels + cube, labels + along):
-        assert len({row.name for row in rows}) == len(rows)
-    for row in labels + cube + along:
+    labels, cube = coordinate_variables(axes), cube_variables(axes)
+    assert [row.name for row in labels] == [*axes, "M"]
+    assert len({row.name for row in labels + cube}) == len(labels + cube)
+    for row in labels + cube:
         attributes = row.attributes()
         assert attributes["units"]
         assert attributes["long_name"]
-        assert set(row.dims) <= {*axes, "time"}
+        assert set(row.dims) <= set(axes)
         json.dumps(attributes, allow_nan=False)
 
 
@@ -54,14 +48,11 @@ def test_cube_has_four_axes_and_the_control_first() -> None:
     assert all(row.dims == cube_axes("snr") for row in cube_variables(cube_axes("snr")))
 
 
-def test_replicas_are_the_last_axis_of_the_cube_and_times_come_after() -> None:
+def test_replicas_are_the_last_axis_of_the_cube() -> None:
     assert cube_axes("alpha", replicas=True) == ("alpha", "N", "seed", "init", "replica")
     for replicas in (False, True):
         axes = cube_axes("alpha", replicas=replicas)
         assert ("replica" in {row.name for row in coordinate_variables(axes)}) == replicas
-        rows = trajectory_variables(axes)
-        assert {row.name for row in rows} == set(TRAJECTORY)
-        assert all(row.dims == (*axes, "time") for row in rows)
         assert all(row.dims == axes for row in cube_variables(axes))
 
 
@@ -89,7 +80,7 @@ def test_codes_carry_their_meanings() -> None:
 
 def test_units_do_not_turn_numbers_into_durations() -> None:
     """Xarray reads "seconds", "hours", … as time differences; the schema must avoid those words."""
-    units = {row.units for row in (*cube_variables(AXES), *trajectory_variables(AXES), TIME)}
+    units = {row.units for row in (*coordinate_variables(AXES), *cube_variables(AXES))}
     assert units == {"1", "s"}
 
 
@@ -130,33 +121,10 @@ def test_missing_results_are_refused_by_name() -> None:
         check_results(results, (3, 2), "block")
 
 
-def test_results_with_replicas_and_along_runs_have_their_shapes() -> None:
+def test_results_with_replicas_have_their_shape() -> None:
     replicas = {
         name: np.zeros((3, 2, 4), values.dtype) for name, values in make_results((3, 2)).items()
     }
     check_results(replicas, (3, 2, 4), "block")
     with pytest.raises(SchemaError, match=r"shape \(3, 2, 5\) \[seeds, inits, replicas\]"):
         check_results(replicas, (3, 2, 5), "block")
-    check_trajectory({}, (3, 2, 0), "block")
-    along = {name: np.zeros((3, 2, 4, 7)) for name in TRAJECTORY}
-    check_trajectory(along, (3, 2, 4, 7), "block")
-    with pytest.raises(SchemaError, match=r"overlap: .*\[seeds, inits, replicas, times\], got fl"):
-        check_trajectory(along, (3, 2, 4, 8), "block")
-    with pytest.raises(SchemaError, match=r"\(3, 2, 4\) \[seeds, inits, times\]"):
-        check_trajectory(along, (3, 2, 4), "block")
-
-
-@pytest.mark.parametrize(
-    ("names", "times", "message"),
-    [
-        (TRAJECTORY, 0, r"^block 7: expected nothing along the runs.*no times; got \['overlap'"),
-        ((), 7, r"^block 7: .*schema\.TRAJECTORY; missing \['overlap'"),
-        (TRAJECTORY[1:], 7, r"missing \['overlap'\], got beside them \[\]"),
-        ((*TRAJECTORY, "speed"), 7, r"missing \[\], got beside them \['speed'\]"),
-    ],
-)
-def test_wrong_trajectories_are_refused_by_name(
-    names: tuple[str, ...], times: int, message: str
-) -> None:
-    with pytest.raises(SchemaError, match=message):
-        check_trajectory({name: np.zeros((3, 2, 7)) for name in names}, (3, 2, times), "block 7")

@@ -11,9 +11,10 @@ import pytest
 import xarray as xr
 
 from store.array_store import create_store, open_group, read_grid, write_block
+from store.groups import GROUPS
 from store.keys import Block, Grid
 from store.ledger import Ledger, StoreLockedError, counts
-from store.schema import RESULTS, TRAJECTORY, SchemaError, Status
+from store.schema import RESULTS, SchemaError, Status
 from store.verify import verify_store
 
 INITS = ("random", "spectral")
@@ -32,7 +33,8 @@ def path(tmp_path: Path) -> Path:
     """A store in which three of four chunks are done."""
     path = tmp_path / "campaign.zarr"
     measurements = np.full((2, 1), 100)
-    create_store(path, GRID, measurements, block_seeds=4, attributes=ATTRIBUTES, times=(1.0, 2.0))
+    groups = {"trajectory": {"time": (1.0, 2.0)}}
+    create_store(path, GRID, measurements, block_seeds=4, attributes=ATTRIBUTES, groups=groups)
     with Ledger(path) as ledger:
         for block in BLOCKS[:3]:
             fill(path, block)
@@ -46,8 +48,8 @@ def fill(path: Path, block: Block) -> None:
         name: np.ones(block.shape, np.int8) if name in CODES else random.random(block.shape)
         for name in RESULTS
     }
-    along = {name: random.random((*block.shape, 2)) for name in TRAJECTORY}
-    write_block(path, block, results, along)
+    along = {name: random.random((*block.shape, 2)) for name in GROUPS["trajectory"].names}
+    write_block(path, block, results, {"trajectory": along})
 
 
 def snapshot(path: Path) -> dict[str, bytes]:
@@ -80,7 +82,7 @@ def test_a_sound_store_is_left_as_it_is(path: Path) -> None:
     before = snapshot(path)
     found = verify_store(path)
     assert (found.damages, found.leftovers, found.pending) == ([], [], 0)
-    along = len(TRAJECTORY)
+    along = len(GROUPS["trajectory"].names)
     labels = 5 + 6  # N, M, alpha, seed, init, and again with time along the runs
     assert found.chunks == 3 * (len(RESULTS) + along) + 2 + labels
     assert found.size > 0

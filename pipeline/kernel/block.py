@@ -12,12 +12,19 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.kernel.arrays import NUMPY, Array, ArrayLibrary, take_rows
+from pipeline.kernel.along import (
+    EQUATOR,
+    PREDICTED,
+    observe_density,
+    observe_equator,
+    predict_left_end,
+    probes_wanted,
+)
+from pipeline.kernel.arrays import NUMPY, Array, ArrayLibrary, namespace, take_rows
 from pipeline.kernel.batch import Rows
 from pipeline.kernel.columns import concatenate, interleave, select, spread
 from pipeline.kernel.descent import GradientDescent
 from pipeline.kernel.flow import DescentResult, Flow, Outcome
-from pipeline.kernel.gain import signal_gain
 from pipeline.kernel.inits import (
     INITS,
     Starts,
@@ -93,11 +100,17 @@ class Task:
         Ascending times, 0 ≤ t ≤ T, at which the run is observed.
     hessian_along : bool
         Observe the Hessian's lowest eigenpairs too at these times.
+    labels : bool
+        Predict the left end of the Hessian's spectrum from the labels too at these times.
     gain : bool
-        Follow the signal gain to these times.
+        Follow the signal gain to these times, and predict on the equator.
     instances : "dense" or "conditional"
         X as a matrix, or drawn as it is asked for: another X of the same law, which depends on
         everything else that the task asks of a seed.
+    snapshots : tuple of float
+        Ascending times, 0 ≤ t ≤ T, at which the density of the Hessian's eigenvalues is found.
+    edges : tuple of float
+        Of its bins, ascending.
     """
 
     a: float
@@ -109,7 +122,10 @@ class Task:
     replicas: int = 1
     times: tuple[float, ...] = ()
     hessian_along: bool = True
+    labels: bool = False
     gain: bool = False
+    snapshots: tuple[float, ...] = ()
+    edges: tuple[float, ...] = ()
     instances: Literal["dense", "conditional"] = "dense"
 
     @property
@@ -128,7 +144,9 @@ class BlockResult:
         The variables of the store's schema.
     trajectory : mapping of name to float array [seeds, inits, replicas, times]
         Observables along the run, NaN after its end and where not asked for; empty without times.
-        The gain is followed on the equator, also beyond the end of the run.
+        Those of the equator do not end with the run.
+    spectrum : mapping of name to float array [seeds, inits, replicas, snapshots(, bins)]
+        The same of the density of eigenvalues; empty without snapshots.
     finished : bool array [seeds, inits, replicas]
         False where a run failed numerically; its values are then NaN, -1 where NaN is no option.
     failures : mapping of (seed, init, replica) indices to text
@@ -137,6 +155,7 @@ class BlockResult:
 
     values: Mapping[str, NDArray[np.generic]]
     trajectory: Mapping[str, NDArray[np.float64]]
+    spectrum: Mapping[str, NDArray[np.float64]]
     finished: NDArray[np.bool_]
     failures: Mapping[tuple[int, int, int], str]
 
@@ -159,6 +178,7 @@ def run_block(task: Task, library: ArrayLibrary = NUMPY) -> BlockResult:
     return BlockResult(
         values=concatenate([part.values for part in parts]),
         trajectory=concatenate([part.trajectory for part in parts]),
+        spectrum=concatenate([part.spectrum for part in parts]),
         finished=np.concatenate([part.finished for part in parts]),
         failures=failures,
     )
@@ -183,7 +203,8 @@ def _run_instances(task: Task, streams: tuple[Stream, ...], library: ArrayLibrar
 
     alive = np.flatnonzero(starts.outcome == Outcome.RUNNING)
     descent = _descent(landscape, dynamics, dynamics.duration)
-    run = descent.run(take_rows(starts.w, alive), instance[alive], task.times)
+    times = tuple(sorted({*task.times, *task.snapshots}))
+    run = descent.run(take_rows(starts.w, alive), instance[alive], times)
     outcome = starts.outcome.copy()
     outcome[alive] = run.outcome
     ended = np.isin(run.outcome, (Outcome.RECOVERED, Outcome.NOT_RECOVERED))
@@ -198,6 +219,7 @@ def _run_instances(task: Task, streams: tuple[Stream, ...], library: ArrayLibrar
         "instances": np.full(len(done), task.conditional, dtype=np.int8),
     }
     along = _trajectory(task, landscape, (starts, run), instance[done], probe)
+    density = _spectrum(task, landscape, run, instance[done], (streams, library))
     directions = [landscape.operators[k].directions for k in range(len(streams))]
     columns["directions"] = np.array(directions, dtype=np.float64)[instance[done]]
     values = {name: spread(column, done, shape) for name, column in columns.items()}
@@ -207,6 +229,7 @@ def _run_instances(task: Task, streams: tuple[Stream, ...], library: ArrayLibrar
     return BlockResult(
         values,
         {name: spread(column, done, shape) for name, column in along.items()},
+        {name: spread(column, done, shape) for name, column in density.items()},
         finished,
         {
             (int(seed), int(init), int(replica)): Outcome(outcome[seed, init, replica]).name
@@ -271,14 +294,45 @@ def _trajectory(
     if not task.times:
         return {}
     starts, run = runs
-    along = observe_path(landscape, run.path, owner, probe if task.hessian_along else None)
-    along["gain"] = np.full((len(owner), len(task.times)), np.nan)
+    path = _path_at(task, run, task.times)
+    along = observe_path(landscape, path, owner, probe if task.hessian_along else None)
+    along |= {name: np.full(path.shape[:2], np.nan) for name in (*PREDICTED, *EQUATOR)}
+    if task.labels:
+        end = predict_left_end(landscape, path, owner)
+        along |= {"bulk_edge": end.edge, "outlier": end.outlier}
     if task.gain:
         tolerance = task.dynamics.tolerance or _GAIN_TOLERANCE
-        along["gain"] = signal_gain(
-            landscape, starts.w, owner, times=task.times, tolerance=tolerance
-        )
+        along |= observe_equator(landscape, starts.w, owner, times=task.times, tolerance=tolerance)
     return along
+
+
+def _spectrum(
+    task: Task,
+    landscape: PhaseRetrieval,
+    run: DescentResult,
+    owner: Rows,
+    drawn: tuple[tuple[Stream, ...], ArrayLibrary],
+) -> dict[str, NDArray[np.float64]]:
+    """Densities of eigenvalues, each [trajectories, snapshots(, bins)]; empty without snapshots."""
+    if not task.snapshots:
+        return {}
+    streams, library = drawn
+    probes, count = None, probes_wanted(task.dimension)
+    if count:
+        dtype = np.dtype(task.dynamics.dtype)
+        rows = draw_starts(streams, "spectrum", task.dimension, dtype, count, library)
+        probes = namespace(rows).reshape(rows, (len(streams), count, task.dimension))
+    path = _path_at(task, run, task.snapshots)
+    return observe_density(landscape, path, owner, probes, np.array(task.edges))
+
+
+def _path_at(task: Task, run: DescentResult, times: tuple[float, ...]) -> Array:
+    """Points of the runs at some of the times at which they were kept."""
+    kept = sorted({*task.times, *task.snapshots})
+    if len(times) == len(kept):
+        return run.path
+    xp = namespace(run.path)
+    return xp.stack([run.path[:, kept.index(time), :] for time in times], axis=1)
 
 
 def _descent(

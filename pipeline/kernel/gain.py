@@ -32,7 +32,19 @@ def signal_gain(
     times: tuple[float, ...],
     tolerance: float,
 ) -> Floats:
-    """G at `times` [trajectories, times], from `w` [trajectories, N] projected onto the equator.
+    """G at `times` [trajectories, times]; as `follow_equator`."""
+    return follow_equator(landscape, w, owner, times=times, tolerance=tolerance)[0]
+
+
+def follow_equator(
+    landscape: TangentLandscape,
+    w: Array,
+    owner: Rows,
+    *,
+    times: tuple[float, ...],
+    tolerance: float,
+) -> tuple[Floats, Array]:
+    """G at `times`, from `w` [trajectories, N] projected onto the equator, and the path there.
 
     Parameters
     ----------
@@ -44,6 +56,12 @@ def signal_gain(
         Ascending.
     tolerance : float
         Of the local error in a step: r.m.s. over the components of w, and relative of u.
+
+    Returns
+    -------
+    gain : float array [trajectories, times]
+    path : float array [trajectories, times, N]
+        w on the equator.
     """
     xp = namespace(w)
     unit = take_rows(landscape.signals, owner) / math.sqrt(landscape.dimension)
@@ -52,7 +70,8 @@ def signal_gain(
     system = _TangentFlow(landscape, owner, recorder, tolerance)
     integrate(system, state, times[-1] if times else 0.0, tolerance)
     u = recorder.path[:, :, landscape.dimension :]
-    return to_host(xp.vecdot(u, unit[:, None, :])).astype(np.float64)
+    gain = to_host(xp.vecdot(u, unit[:, None, :])).astype(np.float64)
+    return gain, recorder.path[:, :, : landscape.dimension]
 
 
 @dataclass(frozen=True)

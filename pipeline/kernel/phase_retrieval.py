@@ -18,12 +18,14 @@ from pipeline.kernel.arrays import (
     namespace,
     on_device_of,
     take_rows,
+    to_host,
 )
 from pipeline.kernel.batch import Rows, on_sphere
 from pipeline.kernel.conditional_operator import ConditionalOperator, frame_point
 from pipeline.kernel.gaussian_operator import draw_dense
 from pipeline.kernel.sensing import SensingMatrices, SeparateMatrices, StackedMatrices
 from pipeline.kernel.streams import Stream, generator
+from pipeline.theory.samples import LeftEnd, left_end_of_samples
 
 # 1 − g·f_max at which the upper edge of the Hessian's bulk is sought; the edge of a single large
 # f_i lies at 1 − g·f_max ≈ N^(-1/2); at N = 10⁶ the grid puts it 0.1 % too high
@@ -160,6 +162,19 @@ class PhaseRetrieval:
         terms = ratio / left
         edges = 1 / g[:, 0] - xp.sum(terms, axis=-1) / self.dimension
         return largest * xp.min(edges, axis=-1) - multiplier
+
+    def left_end(self, w: Array, predictions: Array, owner: Rows) -> LeftEnd:  # noqa: ARG002
+        """Edge of the Hessian's bulk and outlier of the signal, from the labels alone: no pass."""
+        squares, weights = self._labels(owner)
+        predicted = predictions * predictions
+        pull = namespace(predicted).sum(predicted * (predicted - squares) * weights, axis=-1)
+        curvature = to_host(self.curvature(predictions, owner))
+        return left_end_of_samples(
+            np.broadcast_to(to_host(squares), curvature.shape),
+            curvature,
+            to_host(pull).astype(np.float64) / self.dimension,
+            alpha=curvature.shape[1] / self.dimension,
+        )
 
     def hessian(self, w: Array, owner: Rows) -> "Hessian":
         """H(w) = Xᵀ diag(f) X − μ I at each row of `w` [trajectories, N]: one pass."""

@@ -154,7 +154,7 @@ def _lanczos(matrices: SymmetricBatch, start: Array, pairs: LowestPairs, most: i
         done = np.zeros_like(ended)
         if k + 1 in (next_check, most):
             next_check = int(np.ceil(_CHECK_GROWTH * (k + 1)))
-            values, vectors = _ritz(diagonal[:, : k + 1], off[:, : k + 1])
+            values, vectors = ritz_pairs(diagonal[:, : k + 1], off[:, : k + 1])
             done = ~ended & _converged(values, vectors, off[:, k], count, eps)
             for row in np.flatnonzero(done).tolist():
                 pairs.values[rows[row]] = values[row, :count]
@@ -176,7 +176,7 @@ def _lanczos(matrices: SymmetricBatch, start: Array, pairs: LowestPairs, most: i
     return np.concatenate([unserved, rows])
 
 
-def _ritz(diagonal: Floats, off: Floats) -> tuple[Floats, Floats]:
+def ritz_pairs(diagonal: Floats, off: Floats) -> tuple[Floats, Floats]:
     """Eigenvalues [trajectories, k] and vectors [trajectories, k, k] of the tridiagonals."""
     k = diagonal.shape[1]
     tridiagonal = np.zeros((len(diagonal), k, k))

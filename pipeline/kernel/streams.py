@@ -11,6 +11,7 @@ _PURPOSES = (
     "start",
     "probe",
     "couplings",
+    "spectrum",
 )  # append only: the position is the child's key
 
 
