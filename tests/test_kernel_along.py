@@ -7,11 +7,15 @@ import pytest
 
 import pipeline.kernel.along as along_module
 from pipeline.kernel.along import observe_density, observe_equator, predict_left_end
+from pipeline.kernel.batch import off_signal, on_sphere
 from pipeline.kernel.density import diagonalised_density
 from pipeline.kernel.flow import Flow
 from pipeline.kernel.gain import signal_gain
 from pipeline.kernel.observables import hessian_snapshot
 from pipeline.kernel.phase_retrieval import draw_instances, draw_starts
+from pipeline.kernel.spiked_conditional import draw_conditional
+from pipeline.kernel.spiked_tensor import draw_spiked
+from pipeline.theory.spiked_model import make_spiked_model
 
 TIMES = (0.0, 0.1, 0.3, 1.0)
 
@@ -37,6 +41,29 @@ def test_labels_predict_the_left_end_of_the_spectrum():
         assert found.edge[0, k] == pytest.approx(second, rel=0.06)
         assert found.outlier[0, k] == pytest.approx(lowest, rel=0.06)
         assert found.margin[0, k] > 0
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_the_spiked_model_predicts_its_left_end_too(conditional):
+    """On the equator, where it is exact; at 1/Δ₂ = 3 the signal has pulled an outlier out."""
+    stream, n = [np.random.SeedSequence(3)], 200
+    model = make_spiked_model(3.0, 1.0)
+    if conditional:
+        landscape = draw_conditional(stream, model=model, dimension=20_000, width=40)
+        w = landscape.draw_starts(stream)
+    else:
+        landscape = draw_spiked(stream, model=model, dimension=n, dtype=np.dtype(float))
+        w = draw_starts(stream, "start", n, np.dtype(float))
+    owner = np.array([0])
+    w = on_sphere(off_signal(w, landscape.signals[owner]))
+    probe = np.random.default_rng(0).standard_normal(w.shape)
+    found = predict_left_end(landscape, w[:, None, :], owner)
+    seen = hessian_snapshot(landscape, w, owner, probe)
+    accuracy = 0.01 if conditional else 0.1
+    assert found.outlier[0, 0] == pytest.approx(seen.lambda1[0], rel=accuracy)
+    assert found.edge[0, 0] == pytest.approx(seen.lambda2[0], rel=accuracy)
+    assert found.margin[0, 0] == pytest.approx(3.0 / np.sqrt(3.0 + 2.0) - 1, abs=1e-9)
+    assert np.isnan(predict_left_end(landscape, w[:, None, :] * np.nan, owner).margin).all()
 
 
 def test_what_has_ended_is_not_predicted():

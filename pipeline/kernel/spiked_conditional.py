@@ -23,6 +23,8 @@ from pipeline.kernel.symmetric_form import (
     evaluate_monomials,
     list_monomials,
 )
+from pipeline.theory.samples import LeftEnd
+from pipeline.theory.spiked_landscape import hessian_left_end
 from pipeline.theory.spiked_model import SpikedModel
 
 Floats = NDArray[np.float64]
@@ -251,6 +253,11 @@ class ConditionalSpikedTensor:
             radius=2 * self.model.sigma,
             dimension=max(couplings.dimension for couplings in self.couplings),
         )
+
+    def left_end(self, w: Array, energies: Array, owner: Rows) -> LeftEnd:
+        """Edge of the Hessian's semicircle and outlier of the signal [trajectories]."""
+        multiplier = -(2 * energies[:, 0] + self.model.order * energies[:, 1])
+        return hessian_left_end(self.model, multiplier, self.overlap(w, owner))
 
     def loss(self, energies: Array, owner: Rows) -> Array:  # noqa: ARG002  protocol
         """H/N [trajectories]."""

@@ -18,6 +18,8 @@ from pipeline.kernel.batch import Rows, owned_rows
 from pipeline.kernel.phase_retrieval import draw_starts
 from pipeline.kernel.streams import Stream, generator
 from pipeline.kernel.symmetric_form import Indices, SymmetricForm, build_form, count_orderings
+from pipeline.theory.samples import LeftEnd
+from pipeline.theory.spiked_landscape import hessian_left_end
 from pipeline.theory.spiked_model import SpikedModel
 
 Form = Literal["isotropic", "strict"]
@@ -92,6 +94,11 @@ class SpikedTensor:
     def stiffness(self, energies: Array, multiplier: Array, owner: Rows) -> Array:  # noqa: ARG002
         """Right edge 2σ − μ of the Hessian's semicircle [trajectories]: nearly its λ_max."""
         return np.asarray(2 * self.model.sigma - multiplier)
+
+    def left_end(self, w: Array, energies: Array, owner: Rows) -> LeftEnd:
+        """Edge of the Hessian's semicircle and outlier of the signal [trajectories]."""
+        multiplier = -(2 * energies[:, 0] + self.model.order * energies[:, 1])
+        return hessian_left_end(self.model, multiplier, self.overlap(w, owner))
 
     def hessian(self, w: Array, owner: Rows) -> "ProjectedHessian":
         """P ∇²H P − μ I at each row of `w` [trajectories, N], P orthogonal to w."""

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
 from pipeline.theory.laws import Array
+from pipeline.theory.samples import LeftEnd
 from pipeline.theory.spiked_model import SpikedModel, make_spiked_model
 
 SNR_BAYES = 1.0
@@ -133,6 +134,13 @@ def hessian_outlier(
     safe = np.where(out, theta, 1.0)
     eigenvalue = np.where(out, mu - model.sigma * (safe + 1 / safe), np.nan)
     return eigenvalue, np.where(out, (1 - m**2) * (1 - 1 / safe**2), 0.0)
+
+
+def hessian_left_end(model: SpikedModel, multiplier: ArrayLike, overlap: ArrayLike) -> LeftEnd:
+    """Left edge μ − 2σ of the semicircle, outlier as in `hessian_outlier`, and the margin θ − 1."""
+    mu, m = np.asarray(multiplier, dtype=np.float64), np.asarray(overlap, dtype=np.float64)
+    margin = model.curvature(m) * (1 - m**2) / model.sigma - 1
+    return LeftEnd(mu - 2 * model.sigma, hessian_outlier(model, mu, m)[0], np.asarray(margin))
 
 
 def _make_state(model: SpikedModel, m: float) -> SignalState:
