@@ -30,6 +30,7 @@ from pipeline.theory.spiked_model import SpikedModel
 Floats = NDArray[np.float64]
 
 _TOLERANCE = 1e-10
+_FIRST_ROOM = 32  # directions; doubled where they are not enough
 
 
 class DirectionsExhaustedError(RuntimeError):
@@ -51,7 +52,7 @@ class RevealedCouplings:
     dimension : int
         N.
     width : int
-        Directions that there is room for.
+        Directions that it may have at most.
     random : Generator
     tolerance : float
         A gradient of which at most this share of the variance is new gives no new direction.
@@ -68,15 +69,9 @@ class RevealedCouplings:
         self.count = 0
         self.dimension, self._model, self._width = dimension, model, width
         self._random, self._tolerance = random, tolerance
-        self._features = _list_features(width, model.order)
-        counts = np.searchsorted(self._features[0], np.arange(width + 2))
-        self._ends = counts[1:]  # features of e_0 … e_{count − 1}, by count
-        self._matrix = self._features[1] == 0
-        orderings = count_orderings(self._features)
-        self._scales = np.sqrt(np.where(self._matrix, model.matrix, model.tensor * orderings))
-        self._rows = np.zeros((width + 1, len(self._scales)))
-        self._seen = np.zeros((width, len(self._scales)))  # orthonormal φ of the gradients
         self._gradients = 0
+        self._rows, self._seen = np.zeros((2, 1, 0))
+        self._make_room(min(_FIRST_ROOM, width))
         self.add_direction()
 
     @property
@@ -148,6 +143,20 @@ class RevealedCouplings:
             phi = phi - (phi @ seen.T) @ seen
         return phi
 
+    def _make_room(self, directions: int) -> None:
+        """Arrays for so many directions; what they hold stays where it is."""
+        self._features = _list_features(directions, self._model.order)
+        # how many belong to e_0 … e_{count − 1}, by count
+        self._ends = np.searchsorted(self._features[0], np.arange(1, directions + 2))
+        tensor = self._model.tensor * count_orderings(self._features)
+        is_matrix = self._features[1] == 0
+        self._scales = np.sqrt(np.where(is_matrix, self._model.matrix, tensor))
+        rows, seen = self._rows, self._seen
+        self._rows = np.zeros((directions + 1, len(self._scales)))
+        self._seen = np.zeros((directions, len(self._scales)))
+        self._rows[: rows.shape[0], : rows.shape[1]] = rows
+        self._seen[: seen.shape[0], : seen.shape[1]] = seen
+
     def _append(self, couplings: Floats) -> None:
         """Add a direction with these ξ, and draw the couplings in which it comes twice or more."""
         if self.count == self._width:
@@ -155,6 +164,8 @@ class RevealedCouplings:
                 f"an instance at N = {self.dimension} needs more than the {self._width} directions "
                 "that there is room for; make room for more"
             )
+        if self.count + 1 == len(self._rows):
+            self._make_room(min(2 * self.count, self._width))
         self.count += 1
         row, old, new = self.count, len(couplings), self._end
         self._rows[row, :old] = self._scales[:old] * couplings / np.sqrt(self.dimension)
