@@ -17,6 +17,7 @@ from pipeline.campaign_sections import count_measurements
 from pipeline.cluster import limit_blas_threads
 from pipeline.instances import InstanceRule
 from pipeline.kernel.block import Dynamics, Task, run_block
+from pipeline.models import make_model
 from pipeline.worker_arrays import worker_arrays
 from store.array_store import write_block
 from store.keys import Block, instance_stream
@@ -101,9 +102,7 @@ class Recipe:
         measurements = count_measurements(block.value, block.N)
         constants = {**self.parameters, **dict(block.constants)}
         return Task(
-            a=constants["a"],
-            dimension=block.N,
-            measurements=measurements,
+            make_model(self.model, constants, (block.value, block.N), self.instances),
             streams=tuple(
                 instance_stream(self.entropy, self.model, block.N, measurements, seed)
                 for seed in block.seeds
@@ -115,7 +114,6 @@ class Recipe:
             hessian_along=self.hessian_along,
             labels=self.labels,
             gain=self.gain,
-            instances=self.instances.choose(block.N, measurements),
             snapshots=self.snapshots,
             edges=self.edges,
         )

@@ -21,6 +21,7 @@ from pipeline.kernel.arrays import (
 )
 from pipeline.kernel.block import Dynamics, Task, run_block
 from pipeline.kernel.inits import INITS
+from pipeline.kernel.models import PhaseRetrievalModel
 from pipeline.kernel.phase_retrieval import draw_instances, draw_starts
 from pipeline.kernel.spectrum import lowest_pairs
 
@@ -47,9 +48,7 @@ def library(request):
 
 def task(n, dynamics, seeds=3, **options):
     return Task(
-        a=1.0,
-        dimension=n,
-        measurements=3 * n,
+        PhaseRetrievalModel(1.0, n, 3 * n),
         streams=tuple(np.random.SeedSequence(72, spawn_key=(seed,)) for seed in range(seeds)),
         inits=INITS,
         dynamics=dynamics,

@@ -7,6 +7,7 @@ import pytest
 
 import pipeline.kernel.block as block_module
 import pipeline.kernel.integrator as integrator_module
+from pipeline.kernel import models as models_module
 from pipeline.kernel.along import EQUATOR, PREDICTED
 from pipeline.kernel.arrays import NUMPY
 from pipeline.kernel.batch import off_signal, on_sphere
@@ -14,6 +15,7 @@ from pipeline.kernel.block import Dynamics, Task, run_block
 from pipeline.kernel.flow import Flow
 from pipeline.kernel.gain import signal_gain
 from pipeline.kernel.inits import INITS
+from pipeline.kernel.models import PhaseRetrievalModel
 from pipeline.kernel.observables import hessian_snapshot
 from pipeline.kernel.phase_retrieval import draw_instances, draw_starts
 from store.schema import RESULTS, check_results
@@ -34,11 +36,9 @@ def streams(*seeds):
     return tuple(np.random.SeedSequence(71, spawn_key=(7, seed)) for seed in seeds)
 
 
-def task(*seeds, n=32, alpha=3.5, inits=INITS, dynamics=FLOW, a=1.0, **options):
+def task(*seeds, n=32, alpha=3.5, inits=INITS, dynamics=FLOW, a=1.0, instances="dense", **options):
     return Task(
-        a=a,
-        dimension=n,
-        measurements=round(alpha * n),
+        PhaseRetrievalModel(a, n, round(alpha * n), instances),
         streams=streams(*(seeds or range(5))),
         inits=inits,
         dynamics=dynamics,
@@ -283,9 +283,9 @@ def test_every_initialisation_of_a_replica_starts_from_its_draw():
     labels, n = streams(0, 1), 32
     landscape = draw_instances(labels, measurements=112, dimension=n, a=1.0, dtype=np.dtype(float))
     dynamics = replace(FLOW, constrained_time=1e-9)
-    starts, at_w0 = block_module._starts(
-        task(0, 1, replicas=3, dynamics=dynamics), landscape, labels, NUMPY
-    )
+    block = task(0, 1, replicas=3, dynamics=dynamics)
+    drawn = block.model.draw(labels, 3, np.dtype(float), NUMPY)
+    starts, at_w0 = block_module._starts(block, drawn, labels)
     w = starts.w.reshape(2, 3, 3, n)  # seeds, inits, replicas
     w0 = draw_starts(labels, "start", n, np.dtype(float), 3).reshape(2, 3, n)
     np.testing.assert_array_equal(w[:, 0], w0)
@@ -475,14 +475,14 @@ def test_an_instance_that_is_not_finite_is_a_failure_and_not_an_exception(n, mon
     """Its runs are reported; the other seeds are as ever, to the last bit."""
     dynamics = replace(FLOW, duration=2.0, constrained_time=3.0)
     sound = run_block(task(0, 1, 2, n=n, dynamics=dynamics))
-    draw = block_module.draw_instances
+    draw = models_module.draw_instances
 
     def spoiled(*args, **options):
         landscape = draw(*args, **options)
         landscape.weights[1, 0] = np.nan
         return landscape
 
-    monkeypatch.setattr(block_module, "draw_instances", spoiled)
+    monkeypatch.setattr(models_module, "draw_instances", spoiled)
     result = run_block(task(0, 1, 2, n=n, dynamics=dynamics))
     check_failed(result, (np.array([1, 1, 1]), np.arange(3), np.zeros(3, int)), "NOT_FINITE")
     for name, values in numbers(result).items():

@@ -8,6 +8,7 @@ from scipy import stats
 
 from pipeline.kernel.block import Dynamics, Task, run_block
 from pipeline.kernel.conditional_operator import ConditionalOperator
+from pipeline.kernel.models import PhaseRetrievalModel
 
 INITS = ("random", "spectral", "constrained")
 MEASURED = (
@@ -32,12 +33,9 @@ def task(seeds, *, n, instances="conditional", alpha=2.5, duration=30.0, **optio
     streams = [np.random.SeedSequence(11, spawn_key=(n, m, first + seed)) for seed in seeds]
     options = {"inits": INITS, **options}
     return Task(
-        a=1.0,
-        dimension=n,
-        measurements=m,
+        PhaseRetrievalModel(1.0, n, m, instances),
         streams=tuple(streams),
         dynamics=dynamics,
-        instances=instances,
         **options,
     )
 

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.kernel.block import Dynamics, Task, run_block
 from pipeline.kernel.inits import INITS
+from pipeline.kernel.models import PhaseRetrievalModel
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +26,7 @@ def outcomes(a, alpha, duration, dtype, tolerance):
         np.random.SeedSequence(7, spawn_key=(round(100 * alpha), seed)) for seed in range(SEEDS)
     )
     dynamics = Dynamics("flow", duration, tolerance, 0.0, 200.0, dtype)
-    result = run_block(Task(a, N, round(alpha * N), streams, INITS, dynamics))
+    result = run_block(Task(PhaseRetrievalModel(a, N, round(alpha * N)), streams, INITS, dynamics))
     assert result.finished.all()
     recovered = result.values["recovered"][:, :, 0] == 1
     gradients = result.values["gradients"] + result.values["gradients_init"]

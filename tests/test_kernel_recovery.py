@@ -13,6 +13,7 @@ from pipeline.kernel.block import Dynamics, Task, run_block
 from pipeline.kernel.descent import GradientDescent
 from pipeline.kernel.flow import DescentResult, Flow, Outcome
 from pipeline.kernel.inits import INITS
+from pipeline.kernel.models import PhaseRetrievalModel
 from pipeline.kernel.phase_retrieval import draw_instances, draw_starts
 
 pytestmark = pytest.mark.slow
@@ -44,7 +45,9 @@ def standard_error(p, q):
 @pytest.mark.parametrize("alpha", SECTION_7)
 def test_recovery_probabilities_of_the_spec(alpha):
     dynamics = Dynamics("flow", 1000.0, 1e-2, 0.02, 200.0, "float64")
-    result = run_block(Task(1.0, N, round(alpha * N), streams(alpha, SEEDS), INITS, dynamics))
+    result = run_block(
+        Task(PhaseRetrievalModel(1.0, N, round(alpha * N)), streams(alpha, SEEDS), INITS, dynamics)
+    )
     values = {name: column[:, :, 0] for name, column in result.values.items()}
     recovered = values["recovered"].sum(axis=0)
     print(

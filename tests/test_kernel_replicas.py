@@ -9,6 +9,7 @@ import pipeline.kernel.integrator as integrator_module
 from pipeline.kernel.along import EQUATOR, PREDICTED
 from pipeline.kernel.block import Dynamics, Task, run_block
 from pipeline.kernel.inits import INITS
+from pipeline.kernel.models import PhaseRetrievalModel
 from store.groups import GROUPS, check_group
 from store.schema import check_results
 
@@ -28,9 +29,7 @@ HESSIAN = ("lambda1", "lambda2", "alignment", "residual")
 
 def task(replicas=3, times=(), **changes):
     options = {
-        "a": 1.0,
-        "dimension": 24,
-        "measurements": 84,
+        "model": PhaseRetrievalModel(1.0, 24, 84),
         "streams": tuple(np.random.SeedSequence(71, spawn_key=(7, seed)) for seed in range(4)),
         "inits": INITS,
         "dynamics": FLOW,

@@ -67,7 +67,9 @@ def test_passes_grow_with_the_directions_and_end_dense() -> None:
 
 def test_a_block_is_told_its_kind() -> None:
     recipe = Recipe.of(load_campaign("quickstart", ["grid.N=[64, 20000]"]))
-    kinds = [recipe.task(Block("alpha", 3.0, N, (0,), ("random",))).instances for N in (64, 20000)]
+    kinds = [
+        recipe.task(Block("alpha", 3.0, N, (0,), ("random",))).model.instances for N in (64, 20000)
+    ]
     assert kinds == ["dense", "conditional"]
 
 

@@ -14,7 +14,7 @@ from pipeline.kernel.density import (
     sampled_density,
 )
 from pipeline.kernel.gain import TangentLandscape, follow_equator
-from pipeline.kernel.spectrum import SymmetricBatch
+from pipeline.kernel.spectrum import SolvedBatch, SymmetricBatch
 from pipeline.theory.samples import LeftEnd
 
 Floats = NDArray[np.float64]
@@ -36,7 +36,7 @@ class PredictedLandscape(TangentLandscape, Protocol):
 class MultipliedLandscape(Protocol):
     """What a density of eigenvalues asks of a model: products with the Hessian."""
 
-    def hessian(self, w: Array, owner: Rows) -> SymmetricBatch:
+    def hessian(self, w: Array, owner: Rows) -> SymmetricBatch | SolvedBatch:
         """Hessians on the sphere at each row of `w`."""
 
 
@@ -92,6 +92,11 @@ def observe_density(
         See `pipeline.kernel.density`; without, all eigenvalues are found.
     edges : float array [bins + 1]
         Of the bins, ascending.
+
+    Raises
+    ------
+    TypeError
+        If the instances know nothing of a Hessian but its lowest pairs.
     """
     shape, bins = path.shape[:2], len(edges) - 1
     found = {
@@ -103,6 +108,11 @@ def observe_density(
     for k in range(path.shape[1]):
         alive = _alive(path, k)
         hessians = landscape.hessian(take_rows(path[:, k, :], alive), owner[alive])
+        if isinstance(hessians, SolvedBatch):
+            raise TypeError(
+                "density of eigenvalues: expected Hessians that can be applied, got those of "
+                "instances without couplings; ask for dense instances"
+            )
         if probes is None:
             seen = diagonalised_density(hessians, len(alive), edges)
         else:

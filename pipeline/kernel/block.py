@@ -29,9 +29,11 @@ from pipeline.kernel.inits import (
     INITS,
     Starts,
     constrained_starts,
+    overlap_starts,
     random_starts,
     spectral_starts,
 )
+from pipeline.kernel.models import Drawn, Model, RunLandscape
 from pipeline.kernel.observables import (
     SNAPSHOT,
     HessianSnapshot,
@@ -39,7 +41,7 @@ from pipeline.kernel.observables import (
     observe_path,
     observe_point,
 )
-from pipeline.kernel.phase_retrieval import PhaseRetrieval, draw_instances, draw_starts
+from pipeline.kernel.phase_retrieval import draw_starts
 from pipeline.kernel.streams import Stream
 
 KERNEL_VERSION = "1"
@@ -49,7 +51,6 @@ KERNEL_VERSION = "1"
 # accelerator wants large products
 _TOGETHER_BYTES = 64 << 20
 _TOGETHER_BYTES_ON_DEVICE = 4 << 30
-_DIRECTIONS = 512  # of a conditional instance, in the size of those advanced together
 _GAIN_TOLERANCE = 1e-2  # of the flow that the gain follows where runs are descents
 
 
@@ -85,14 +86,12 @@ class Task:
 
     Parameters
     ----------
-    a : float
-        Parameter of the loss ℓ_a.
-    dimension, measurements : int
-        N and M.
+    model : Model
+        The model at this point of the grid.
     streams : tuple of SeedSequence
         Labelled random stream of each seed.
     inits : tuple of str
-        Initialisations, of `inits.INITS`.
+        Initialisations, of `inits.INITS`, or `overlap`.
     dynamics : Dynamics
     replicas : int
         Independent draws of w(0) on each instance; every init starts from each.
@@ -104,18 +103,13 @@ class Task:
         Predict the left end of the Hessian's spectrum from the labels too at these times.
     gain : bool
         Follow the signal gain to these times, and predict on the equator.
-    instances : "dense" or "conditional"
-        X as a matrix, or drawn as it is asked for: another X of the same law, which depends on
-        everything else that the task asks of a seed.
     snapshots : tuple of float
         Ascending times, 0 ≤ t ≤ T, at which the density of the Hessian's eigenvalues is found.
     edges : tuple of float
         Of its bins, ascending.
     """
 
-    a: float
-    dimension: int
-    measurements: int
+    model: Model
     streams: tuple[Stream, ...]
     inits: tuple[str, ...]
     dynamics: Dynamics
@@ -126,12 +120,6 @@ class Task:
     gain: bool = False
     snapshots: tuple[float, ...] = ()
     edges: tuple[float, ...] = ()
-    instances: Literal["dense", "conditional"] = "dense"
-
-    @property
-    def conditional(self) -> bool:
-        """Whether X is drawn as it is asked for."""
-        return self.instances == "conditional"
 
 
 @dataclass(frozen=True)
@@ -162,8 +150,7 @@ class BlockResult:
 
 def run_block(task: Task, library: ArrayLibrary = NUMPY) -> BlockResult:
     """Run every initialisation of every seed of the task, with the arrays of a library."""
-    rows = 2 * min(task.dimension, _DIRECTIONS) if task.conditional else task.dimension
-    instance_bytes = task.measurements * rows * np.dtype(task.dynamics.dtype).itemsize
+    instance_bytes = task.model.instance_bytes(np.dtype(task.dynamics.dtype))
     most_bytes = _TOGETHER_BYTES if library.is_numpy else _TOGETHER_BYTES_ON_DEVICE
     together = max(1, most_bytes // instance_bytes)
     parts = [
@@ -187,22 +174,15 @@ def run_block(task: Task, library: ArrayLibrary = NUMPY) -> BlockResult:
 def _run_instances(task: Task, streams: tuple[Stream, ...], library: ArrayLibrary) -> BlockResult:
     clock = time.perf_counter()
     dynamics, inits = task.dynamics, task.inits
-    landscape = draw_instances(
-        streams,
-        measurements=task.measurements,
-        dimension=task.dimension,
-        a=task.a,
-        dtype=np.dtype(dynamics.dtype),
-        library=library,
-        conditional_replicas=task.replicas if task.conditional else None,
-    )
-    starts, at_w0 = _starts(task, landscape, streams, library)
+    drawn = task.model.draw(streams, task.replicas, np.dtype(dynamics.dtype), library)
+    landscape = drawn.landscape
+    starts, at_w0 = _starts(task, drawn, streams)
     shape = (len(streams), len(inits), task.replicas)
     instance, replica = np.indices(shape)[[0, 2]].reshape(2, -1)
-    probe = take_rows(_draw(task, streams, "probe", library), instance * task.replicas + replica)
+    probe = take_rows(drawn.probes, instance * task.replicas + replica)
 
     alive = np.flatnonzero(starts.outcome == Outcome.RUNNING)
-    descent = _descent(landscape, dynamics, dynamics.duration)
+    descent = _descent(task, landscape, dynamics.duration)
     times = tuple(sorted({*task.times, *task.snapshots}))
     run = descent.run(take_rows(starts.w, alive), instance[alive], times)
     outcome = starts.outcome.copy()
@@ -216,12 +196,11 @@ def _run_instances(task: Task, streams: tuple[Stream, ...], library: ArrayLibrar
         **_start_columns(landscape, starts.w, instance[done], probe, known),
         **_end_columns(landscape, run, instance[done], probe),
         "gradients_init": starts.gradients,
-        "instances": np.full(len(done), task.conditional, dtype=np.int8),
+        "instances": np.full(len(done), task.model.instances == "conditional", dtype=np.int8),
     }
     along = _trajectory(task, landscape, (starts, run), instance[done], probe)
     density = _spectrum(task, landscape, run, instance[done], (streams, library))
-    directions = [landscape.operators[k].directions for k in range(len(streams))]
-    columns["directions"] = np.array(directions, dtype=np.float64)[instance[done]]
+    columns["directions"] = np.array(landscape.directions, dtype=np.float64)[instance[done]]
     values = {name: spread(column, done, shape) for name, column in columns.items()}
     values["seconds"] = np.full(shape, (time.perf_counter() - clock) / outcome.size)
     finished = np.isin(np.arange(outcome.size), done).reshape(shape)
@@ -251,7 +230,7 @@ def _known_starts(
 
 
 def _start_columns(
-    landscape: PhaseRetrieval,
+    landscape: RunLandscape,
     w: Array,
     owner: Rows,
     probe: Array,
@@ -268,7 +247,7 @@ def _start_columns(
 
 
 def _end_columns(
-    landscape: PhaseRetrieval, run: DescentResult, owner: Rows, probe: Array
+    landscape: RunLandscape, run: DescentResult, owner: Rows, probe: Array
 ) -> dict[str, NDArray[np.generic]]:
     """What is recorded of the end of runs, each [trajectories]."""
     point = observe_point(landscape, run.w, owner)
@@ -285,7 +264,7 @@ def _end_columns(
 
 def _trajectory(
     task: Task,
-    landscape: PhaseRetrieval,
+    landscape: RunLandscape,
     runs: tuple[Starts, DescentResult],
     owner: Rows,
     probe: Array,
@@ -308,7 +287,7 @@ def _trajectory(
 
 def _spectrum(
     task: Task,
-    landscape: PhaseRetrieval,
+    landscape: RunLandscape,
     run: DescentResult,
     owner: Rows,
     drawn: tuple[tuple[Stream, ...], ArrayLibrary],
@@ -317,11 +296,11 @@ def _spectrum(
     if not task.snapshots:
         return {}
     streams, library = drawn
-    probes, count = None, probes_wanted(task.dimension)
+    probes, count = None, probes_wanted(task.model.dimension)
     if count:
         dtype = np.dtype(task.dynamics.dtype)
-        rows = draw_starts(streams, "spectrum", task.dimension, dtype, count, library)
-        probes = namespace(rows).reshape(rows, (len(streams), count, task.dimension))
+        rows = draw_starts(streams, "spectrum", task.model.dimension, dtype, count, library)
+        probes = namespace(rows).reshape(rows, (len(streams), count, task.model.dimension))
     path = _path_at(task, run, task.snapshots)
     return observe_density(landscape, path, owner, probes, np.array(task.edges))
 
@@ -336,49 +315,39 @@ def _path_at(task: Task, run: DescentResult, times: tuple[float, ...]) -> Array:
 
 
 def _descent(
-    landscape: PhaseRetrieval, dynamics: Dynamics, duration: float, *, on_equator: bool = False
+    task: Task, landscape: RunLandscape, duration: float, *, on_equator: bool = False
 ) -> Flow | GradientDescent:
+    dynamics, recovered = task.dynamics, task.model.recovered_overlap
     if dynamics.method == "flow":
-        return Flow(landscape, duration, dynamics.tolerance, on_equator)
-    return GradientDescent(landscape, duration, dynamics.learning_rate, on_equator)
+        return Flow(landscape, duration, dynamics.tolerance, on_equator, recovered)
+    return GradientDescent(landscape, duration, dynamics.learning_rate, on_equator, recovered)
 
 
 def _starts(
-    task: Task, landscape: PhaseRetrieval, streams: tuple[Stream, ...], library: ArrayLibrary
+    task: Task, drawn: Drawn, streams: tuple[Stream, ...]
 ) -> tuple[Starts, HessianSnapshot | None]:
     """Starting points of all runs in rows [seed, init, replica].
 
     And the Hessian at the w(0) [seed, replica], where an initialisation needs it.
     """
+    landscape, w0 = drawn.landscape, drawn.starts
     owner = np.repeat(np.arange(len(streams)), task.replicas)
-    w0 = _draw(task, streams, "start", library)
     at_w0 = None
     if "spectral" in task.inits:
-        at_w0 = hessian_snapshot(landscape, w0, owner, _draw(task, streams, "probe", library))
+        at_w0 = hessian_snapshot(landscape, w0, owner, drawn.probes)
     starts: list[Starts] = []
     for init in task.inits:
         if init == "random":
             starts.append(random_starts(w0))
+        elif init == "overlap":
+            signals = take_rows(landscape.signals, owner)
+            starts.append(overlap_starts(w0, signals, task.model.start_overlap))
         elif init == "spectral" and at_w0 is not None:
             starts.append(spectral_starts(at_w0))
         elif init == "constrained":
             time_on_equator = task.dynamics.constrained_time
-            relax = _descent(landscape, task.dynamics, time_on_equator, on_equator=True)
+            relax = _descent(task, landscape, time_on_equator, on_equator=True)
             starts.append(constrained_starts(w0, owner, relax))
         else:
-            raise ValueError(f"init: expected one of {', '.join(INITS)}, got {init!r}")
+            raise ValueError(f"init: expected one of {', '.join(INITS)}, overlap, got {init!r}")
     return interleave(starts, len(streams)), at_w0
-
-
-def _draw(task: Task, streams: tuple[Stream, ...], purpose: str, library: ArrayLibrary) -> Array:
-    """Random points [seeds × replicas, N]."""
-    dtype = np.dtype(task.dynamics.dtype)
-    return draw_starts(
-        streams,
-        purpose,
-        task.dimension,
-        dtype,
-        task.replicas,
-        library,
-        conditional=task.conditional,
-    )

@@ -63,6 +63,11 @@ class PhaseRetrieval:
         """N."""
         return int(self.signals.shape[-1])
 
+    @property
+    def directions(self) -> list[int]:
+        """In how many directions of R^N each X is known."""
+        return [self.operators[k].directions for k in range(len(self.operators))]
+
     def gradient(self, w: Array, owner: Rows) -> tuple[Array, Array]:
         """∇L(w) = Xᵀ ℓ'(y, X w) and the predictions X w: one pass over each owner's X.
 

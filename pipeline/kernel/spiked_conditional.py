@@ -209,6 +209,11 @@ class ConditionalSpikedTensor:
         signals[:, 0] = np.sqrt(self.width)
         return signals
 
+    @property
+    def directions(self) -> list[int]:
+        """In how many directions of R^N each instance is known."""
+        return [couplings.count for couplings in self.couplings]
+
     def gradient(self, w: Array, owner: Rows) -> tuple[Array, Array]:
         """∇H [trajectories, width], and the energies per N of both parts [trajectories, 2].
 

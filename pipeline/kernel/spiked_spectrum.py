@@ -90,7 +90,7 @@ def _find_outlier(known: Floats, noise: Floats, radius: float, k: int) -> tuple[
     below = -2 * radius
     while eigenvalue(below) < 0:
         below *= 2
-    value = float(brentq(eigenvalue, below, -radius, xtol=1e-12))
+    value = float(brentq(eigenvalue, below, -radius, xtol=1e-8))
     vector: Floats = np.linalg.eigh(reduced(value))[1][:, k]
     slope = _stieltjes(value, radius) / np.sqrt(value**2 - radius**2)
     return value, vector / np.sqrt(1 + slope * (vector @ noise @ vector))

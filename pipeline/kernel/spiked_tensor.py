@@ -52,6 +52,11 @@ class SpikedTensor:
         """N."""
         return int(self.signals.shape[-1])
 
+    @property
+    def directions(self) -> list[int]:
+        """In how many directions of R^N each instance is known: N."""
+        return [self.dimension] * len(self.matrices)
+
     def gradient(self, w: Array, owner: Rows) -> tuple[Array, Array]:
         """∇H [trajectories, N], and the energies per N of both parts [trajectories, 2].
 

@@ -15,6 +15,7 @@ from reporting import Instances, Section
 
 from pipeline.kernel.block import Dynamics, Task, run_block
 from pipeline.kernel.inits import INITS
+from pipeline.kernel.models import PhaseRetrievalModel
 
 
 def measure(*, small: bool) -> list[Section]:
@@ -95,7 +96,8 @@ def _run_and_print_peak(instances: Instances) -> None:
     dynamics = Dynamics("flow", 1.0, 1e-2, 0.02, 1.0, instances.dtype)
     run_block(
         Task(
-            instances.a, instances.N, instances.measurements, instances.streams, INITS, dynamics,
+            PhaseRetrievalModel(instances.a, instances.N, instances.measurements),
+            instances.streams, INITS, dynamics,
             replicas=instances.replicas,
         )
     )  # fmt: skip

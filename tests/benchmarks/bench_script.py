@@ -11,6 +11,7 @@ from reporting import Instances, Section, core_seconds
 from pipeline.kernel.block import Dynamics, Task, run_block
 from pipeline.kernel.descent import GradientDescent
 from pipeline.kernel.flow import DescentResult, Flow, Outcome
+from pipeline.kernel.models import PhaseRetrievalModel
 
 LEARNING_RATE = 0.02
 DURATION = 1000.0
@@ -102,7 +103,8 @@ def block_run(instances: Instances, duration: float) -> Measured:
     """All that a campaign does for these starts: X drawn, Hessians at start and end."""
     dynamics = Dynamics("flow", duration, 1e-2, LEARNING_RATE, 200.0, instances.dtype)
     task = Task(
-        instances.a, instances.N, instances.measurements, instances.streams, ("random",), dynamics,
+        PhaseRetrievalModel(instances.a, instances.N, instances.measurements),
+        instances.streams, ("random",), dynamics,
         replicas=instances.replicas,
     )  # fmt: skip
     values: dict[str, np.ndarray] = {}
