@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 
 from pipeline.campaign_errors import BARE_KEY, CampaignError, explain, show_key, show_value
 from pipeline.campaign_labels import LogSpaced, Section, Spaced, check_together
+from pipeline.campaign_sampling import Sampling
 from pipeline.campaign_sections import (
     Axes,
     Dynamics,
@@ -92,6 +93,11 @@ class Campaign(Section):
         default=None,
         description="a section with times",
         examples=["[trajectory] and below it times = [0.1, 1.0, 10.0]"],
+    )
+    sampling: Sampling | None = Field(
+        default=None,
+        description="a section with target_halfwidth and max_seeds",
+        examples=["[sampling] and below it target_halfwidth = 0.03, max_seeds = 2000"],
     )
 
     spectrum: Spectrum | None = Field(

@@ -32,6 +32,7 @@ from pipeline.campaign_labels import (
     mistake,
     spell_out,
 )
+from pipeline.campaign_sampling import relate_sampling
 
 MAX_RUNS = 10**8  # the status of the runs is held in memory, one byte each
 MAX_TIMES = 1000  # all times of a block lie in one chunk
@@ -305,8 +306,8 @@ def _relate_times(data: Mapping[str, object]) -> list[InitErrorDetails]:
 
 
 def relate_sections(data: Mapping[str, object]) -> list[InitErrorDetails]:
-    """Find too many runs, and times of the trajectory that are later than the end of the runs."""
-    return [*_relate_runs(data), *_relate_ends(data)]
+    """Find too many runs, times later than the end of the runs, and sampling that cannot be."""
+    return [*_relate_runs(data), *_relate_ends(data), *relate_sampling(data)]
 
 
 def _relate_runs(data: Mapping[str, object]) -> list[InitErrorDetails]:

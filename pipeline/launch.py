@@ -19,9 +19,11 @@ from pipeline.history import correct_cost
 from pipeline.plan import make_plan
 from pipeline.progress import SweepProgress
 from pipeline.provenance import check_store, open_ledger
+from pipeline.rounds import Rounds
 from pipeline.sweep import Sweep
 from pipeline.work import Recipe, run_unit
 from pipeline.worker_arrays import choose_arrays, worker_arrays
+from store.ledger import counts
 from store.place import StorePath, check_writable, is_there, resolve_path, show_path
 from store.reduced import write_reduced
 
@@ -92,20 +94,24 @@ def launch(
         cost = calibrated_cost(campaign)
         accept = accept_kernel_version
         with open_ledger(campaign, path, accept_kernel_version=accept) as ledger:
-            todo = make_plan(campaign, path, correct_cost(campaign, path, cost))
+            where = resolve_path(path)
+            cost = correct_cost(campaign, path, cost)
+            rounds = Rounds(campaign, ledger, where, cost) if campaign.sampling else None
+            todo = rounds.start() if rounds else make_plan(campaign, path, cost)
             console.print(
                 f"{todo.wanted} runs in {show_path(path)}: {todo.wanted - todo.runs} done before, "
                 f"{todo.runs} to do in {len(todo.units)} tasks, "
                 f"about {todo.core_seconds / 60:.1f} core-minutes",
                 soft_wrap=True,
             )
-            where = resolve_path(path)
             work = partial(run_unit, where, Recipe.of(campaign))
             with SweepProgress(console, todo.runs, todo.core_seconds) as progress:
-                sweep = Sweep(ledger, where, work, executor, progress, deadline=deadline)
+                more = rounds.more if rounds else None
+                sweep = Sweep(ledger, where, work, executor, progress, deadline=deadline, more=more)
                 reduced = sweep.run(todo.units)
+            left = counts(path)["pending"] if rounds else todo.runs - progress.ended
             write_reduced(path, reduced)
-    return Launched(reduced, progress.quarantined, todo.runs - progress.done - progress.quarantined)
+    return Launched(reduced, progress.quarantined, left)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from store.groups import GROUPS
 from store.keys import Block
 from store.ledger import read_status
 from store.place import StorePath, is_there
-from store.schema import RESULTS, cube_variables
+from store.schema import RESULTS, Status, cube_variables
 
 _MOST_BLOCK_SEEDS = 16
 _LONGEST_BLOCK = 20.0  # seconds on a nominal core; a worker that dies loses no more than a block
@@ -105,6 +105,8 @@ def make_plan(campaign: Campaign, path: StorePath, cost: CostModel) -> Plan:
         grid = stored.union(wanted)
         status = np.zeros(grid.shape, dtype=np.int8)
         status[tuple(slice(length) for length in stored.shape)] = read_status(path)
+        if not campaign.sampling:
+            status[status == Status.UNASKED] = Status.PENDING
     else:
         grid, block_seeds = wanted, choose_block_seeds(campaign)
         status = np.zeros(grid.shape, dtype=np.int8)

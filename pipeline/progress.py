@@ -1,6 +1,7 @@
 """What a person sees of a sweep: a bar on a terminal, a line now and then in a log."""
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -54,6 +55,11 @@ class SweepProgress:
         )
         self._task = self._bar.add_task("runs", total=runs)
 
+    @property
+    def ended(self) -> int:
+        """Runs that were done or given up."""
+        return self.done + self.quarantined
+
     def __enter__(self) -> Self:
         self._bar.start()
         return self
@@ -83,6 +89,12 @@ class SweepProgress:
         if not self._console.is_terminal and now - self._logged > _LOG_EVERY:
             self._logged = now
             self._console.print(f"{self.done}/{self._runs} runs{self.words()}")
+
+    def planned(self, units: Sequence[Unit]) -> None:
+        """Count units that were added."""
+        self._runs += sum(unit.runs for unit in units)
+        self._predicted += sum(unit.seconds for unit in units)
+        self._bar.update(self._task, total=self._runs)
 
     def retries(self, unit: Unit, error: BaseException) -> None:
         """Say that a unit is tried again."""

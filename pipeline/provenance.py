@@ -92,6 +92,8 @@ def open_ledger(
             ledger.grow(grid, measurements, describe(campaign, before))
         elif _revision(campaign) != _known_revision(before):
             ledger.update_attributes(describe(campaign, before))
+        if not campaign.sampling:
+            ledger.ask_for(wanted)
     except BaseException:
         ledger.close()
         raise

@@ -33,6 +33,9 @@ class Watcher(Protocol):
     def received(self, unit: Unit, receipts: list[Receipt]) -> None:
         """A unit is done and marked."""
 
+    def planned(self, units: Sequence[Unit]) -> None:
+        """Units were added to those to do."""
+
     def retries(self, unit: Unit, error: BaseException) -> None:
         """A unit raised or lost its worker, and will be tried again."""
 
@@ -67,6 +70,9 @@ class Sweep:
     watcher : Watcher
     deadline : float
         On the clock of `time.monotonic`: no unit is started that is predicted to end later.
+    more : callable, optional
+        Called with an N whose units have all ended; the units to do next for it, none where it is
+        decided. The store may grow by it, so that reductions wait for the last size.
     """
 
     def __init__(
@@ -78,6 +84,7 @@ class Sweep:
         watcher: Watcher,
         *,
         deadline: float = math.inf,
+        more: Callable[[int], list[Unit]] | None = None,
     ) -> None:
         self._ledger = ledger
         self._path = path
@@ -85,6 +92,9 @@ class Sweep:
         self._executor = executor
         self._watcher = watcher
         self._deadline = deadline
+        self._more = more
+        self._stopped: set[int] = set()  # sizes that the deadline stopped
+        self._ended: list[int] = []  # sizes to reduce, once the store grows no more
         self._units: deque[Unit] = deque()
         self._suspects: deque[Unit] = deque()  # to be tried alone
         self._left: Counter[int] = Counter()  # units of each N that have not ended
@@ -106,7 +116,8 @@ class Sweep:
             If there is no cluster any more.
         """
         self.add(units)
-        self._reductions.extend(size for size in self._ledger.grid.N if not self._left[size])
+        self._ended.extend(size for size in self._ledger.grid.N if not self._left[size])
+        self._release()
         parts: dict[int, xr.Dataset] = {}
         whole: xr.Dataset | None = None
         mistakes: list[BaseException] = []
@@ -160,6 +171,7 @@ class Sweep:
             elif self._units:
                 unit = self._units.popleft()
                 if monotonic() + unit.seconds > self._deadline:
+                    self._stopped.add(_size(unit))
                     self._end(unit)
                     continue
                 self._submit(unit.key, unit, self._work, unit)
@@ -173,11 +185,23 @@ class Sweep:
         self._executor.submit(key, function, *arguments)
 
     def _end(self, unit: Unit) -> None:
-        """Reduce the unit's N, if it was the last one of it."""
+        """Go on with the unit's N, if it was the last one of it: another round, or reductions."""
         size = _size(unit)
         self._left[size] -= 1
-        if not self._left[size]:
-            self._reductions.append(size)
+        if self._left[size]:
+            return
+        units = self._more(size) if self._more and size not in self._stopped else []
+        self.add(units)
+        self._watcher.planned(units)
+        if not units:
+            self._ended.append(size)
+            self._release()
+
+    def _release(self) -> None:
+        """Reduce the sizes that have ended, unless the store may still grow."""
+        if self._more is None or not any(self._left.values()):
+            self._reductions.extend(self._ended)
+            self._ended.clear()
 
     def _take(self, unit: Unit, ended: Finished) -> None:
         """Mark what a unit gave, or see to it that it is done again."""

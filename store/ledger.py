@@ -87,7 +87,7 @@ class Ledger:
         try:
             self._read()
             self._started = monotonic()
-            self._ended_before = int(np.count_nonzero(self.status))
+            self._ended_before = count_ended(self.status)
             self._driver = {
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
@@ -172,7 +172,7 @@ class Ledger:
                 array = get_array(group, name).with_config({"write_empty_chunks": True})
                 array[:] = values
             copy_files(open_place(self._path), OF_DRIVER)
-        since = int(np.count_nonzero(self.status)) - self._ended_before
+        since = count_ended(self.status) - self._ended_before
         elapsed = monotonic() - self._started  # not from dates: clocks jump
         self._record(driver=self._driver | {"ended_since": since, "elapsed": elapsed})
         self._dirty = False
@@ -235,6 +235,35 @@ class Ledger:
     def _forget(self, cells: NDArray[np.bool_]) -> None:
         self.status[cells] = Status.PENDING
         self.revision[cells] = NO_REVISION
+        self._dirty = True
+        self.flush()
+
+    def ask(self, cells: NDArray[np.bool_], *, only: bool = False) -> None:
+        """Make cells pending that nobody had asked for.
+
+        Parameters
+        ----------
+        cells : ndarray of bool, of the shape of `grid`
+            What is asked for.
+        only : bool
+            Whether pending cells that are not among them are asked for no more.
+        """
+        self.status[cells & (self.status == Status.UNASKED)] = Status.PENDING
+        if only:
+            self.set_aside(~cells)
+        self._dirty = True
+        self.flush()
+
+    def ask_for(self, wanted: Grid) -> None:
+        """Make all cells of a grid pending that nobody had asked for."""
+        if (self.status == Status.UNASKED).any():
+            cells = np.zeros(self.status.shape, dtype=bool)
+            cells[np.ix_(*self.grid.find(wanted))] = True
+            self.ask(cells)
+
+    def set_aside(self, cells: NDArray[np.bool_]) -> None:
+        """Ask no more for those of the cells that are pending."""
+        self.status[cells & (self.status == Status.PENDING)] = Status.UNASKED
         self._dirty = True
         self.flush()
 
@@ -328,6 +357,8 @@ def read_driver(path: StorePath) -> dict[str, Any] | None:
 def counts(path: StorePath) -> dict[str, int]:
     """Number of runs ``pending``, ``done``, ``failed``, ``quarantined``; needs no lock.
 
+    Of runs that campaigns have asked for: not all cells of an adaptive campaign's store are.
+
     Raises
     ------
     FileNotFoundError
@@ -336,7 +367,13 @@ def counts(path: StorePath) -> dict[str, int]:
         If what is there is not a store of this package, or is damaged.
     """
     numbers = np.bincount(read_status(path).ravel(), minlength=len(Status))
-    return {status.name.lower(): int(numbers[status]) for status in Status}
+    asked = [status for status in Status if status is not Status.UNASKED]
+    return {status.name.lower(): int(numbers[status]) for status in asked}
+
+
+def count_ended(status: NDArray[np.int8]) -> int:
+    """Number of runs that are asked for and not pending."""
+    return int(np.count_nonzero((status != Status.PENDING) & (status != Status.UNASKED)))
 
 
 def read_status(path: StorePath) -> NDArray[np.int8]:

@@ -30,12 +30,16 @@ class SchemaError(ValueError):
 
 
 class Status(IntEnum):
-    """State of one run (one cell of the cube). Missing data means PENDING, never "NaN"."""
+    """State of one run (one cell of the cube). Missing data means PENDING, never "NaN".
+
+    UNASKED: the cube is a box, an adaptive campaign does not want all of its cells.
+    """
 
     PENDING = 0
     DONE = 1
     FAILED = 2
     QUARANTINED = 3
+    UNASKED = 4
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def test_the_campaign_is_valid() -> None:
 
 
 def test_every_key_of_a_campaign_is_explained() -> None:
-    sections = {"parameters", "grid", "dynamics", "trajectory", "spectrum"}
+    sections = {"parameters", "grid", "dynamics", "trajectory", "spectrum", "sampling"}
     inside = {".".join(key) for key in campaign_fields()} - sections
     tables = ("grid.alpha", "trajectory.times", "spectrum.times")
     spaced = {f"{table}.{name}" for table in tables for name in ("start", "stop", "num")}
