@@ -32,12 +32,13 @@ from pipeline.launch import launch
 from pipeline.plan import make_plan
 from pipeline.provenance import StoreMismatchError, check_store
 from pipeline.reductions import ReductionError, reduce_store
+from pipeline.report import write_report
 from pipeline.results import Results, read_results
 from pipeline.tables import law_tables, paired_tables, plan_table, recovery_tables, verdicts
 from pipeline.theory.laws import LawError
 from pipeline.theory.spiked_model import SpikedModelError
 from pipeline.theory.threshold_states import ThresholdStateError
-from store.array_store import reading
+from store.array_store import read_attributes, reading
 from store.keys import BlockKeyError
 from store.ledger import Ledger, counts
 from store.lock import LockLostError, StoreLockedError
@@ -217,6 +218,25 @@ def plot(store: StoreArgument, *, out: OutOption = None) -> None:
     """Draw the figures for which a store has what they show."""
     for file in _draw(store, read_results(store), out):
         Console().print(f"figure: {file}", soft_wrap=True)
+
+
+@app.command()
+def report(
+    store: StoreArgument,
+    *,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="HTML file; default STORE-report.html.")
+    ] = None,
+) -> None:
+    """Write one self-contained HTML page: what was run, figures, tables, provenance."""
+    beside = Path(show_path(store))
+    folder = Path() if is_remote(store) else beside.parent
+    file = out or folder / f"{beside.name.removesuffix('.zarr')}-report.html"
+    with reading(store):
+        page = write_report(read_results(store), read_attributes(store), counts(store))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(page, encoding="utf-8")
+    Console().print(f"report: {file}", soft_wrap=True)
 
 
 @app.command()

@@ -9,6 +9,13 @@ from matplotlib.figure import Figure
 
 from pipeline.figures_phase_diagram import has_loss_axis, phase_diagram
 from pipeline.figures_recovery import paired_figure, recovery_figure
+from pipeline.figures_scaling import (
+    collapse_figure,
+    has_horizons,
+    has_laws,
+    scaling_figure,
+    survival_figure,
+)
 from pipeline.figures_spectrum import has_spectrum, spectrum_figure
 from pipeline.figures_start import has_random_starts, start_figure
 from pipeline.figures_style import save_figure
@@ -85,6 +92,27 @@ FIGURES: Final = (
         "fitted curves, and the half-recovery point against log N. Dashed: theory for N → ∞.",
         applies=_has_recoveries,
         draw=_draw_recovery,
+    ),
+    FigureKind(
+        "half_recovery_laws",
+        "Half-recovery points against log N with 95 % intervals, and the laws that the data do not "
+        "exclude, with bands of 95 %, followed to a hundred times the largest size.",
+        applies=has_laws,
+        draw=scaling_figure,
+    ),
+    FigureKind(
+        "collapse",
+        "Recovery probabilities of all sizes, each shifted by its half-recovery point, with 95 % "
+        "intervals; S is their mean squared distance in standard errors, near 1 if they collapse.",
+        applies=has_laws,
+        draw=collapse_figure,
+    ),
+    FigureKind(
+        "recovery_by_time",
+        "Probability of recovery by a time t up to the end of the runs, at the largest size, with "
+        "95 % intervals: where curves still rise at T, longer runs would recover more.",
+        applies=has_horizons,
+        draw=survival_figure,
     ),
     FigureKind(
         "paired_inits",

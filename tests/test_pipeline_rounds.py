@@ -31,12 +31,12 @@ instances = "dense"
 a = 1.0
 [grid]
 alpha = [1.5, 3.0, 5.0]
-N = [12, 16]
+N = [8, 12]
 seeds = 8
 inits = ["random", "spectral"]
 [dynamics]
 method = "flow"
-T = 20.0
+T = 8.0
 [sampling]
 target_halfwidth = 0.12
 max_seeds = 64
@@ -92,12 +92,14 @@ def test_running_again_asks_for_nothing(whole: Path) -> None:
     xr.testing.assert_identical(numbers(whole), before)
 
 
+@pytest.mark.slow
 def test_threads_decide_the_same(whole: Path, tmp_path: Path) -> None:
     path = tmp_path / "tiny.zarr"
     run(read(), path, "threads")
     xr.testing.assert_identical(numbers(path).drop_attrs(), numbers(whole).drop_attrs())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 3])
 def test_an_interrupted_campaign_resumes_in_its_round(
     whole: Path, tmp_path: Path, after: int
@@ -123,6 +125,7 @@ def test_an_interrupted_campaign_resumes_in_its_round(
     xr.testing.assert_identical(numbers(path).drop_attrs(), numbers(whole).drop_attrs())
 
 
+@pytest.mark.slow
 def test_a_spent_budget_leaves_a_round_that_goes_on(whole: Path, tmp_path: Path) -> None:
     path = tmp_path / "tiny.zarr"
     resources = Resources(scheduler="synchronous")
@@ -134,6 +137,7 @@ def test_a_spent_budget_leaves_a_round_that_goes_on(whole: Path, tmp_path: Path)
     xr.testing.assert_identical(numbers(path).drop_attrs(), numbers(whole).drop_attrs())
 
 
+@pytest.mark.slow
 def test_a_sharper_target_goes_on_and_a_plain_campaign_fills_the_box(
     whole: Path, tmp_path: Path
 ) -> None:
