@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.kernel.phase_retrieval import draw_instances, draw_starts
-from pipeline.kernel.spectrum import lowest_pairs, residual_bound
+from pipeline.kernel.spectrum import RESIDUAL, lowest_pairs, residual_bound
 
 FLOAT64 = np.dtype(np.float64)
 FLOAT32 = np.dtype(np.float32)
@@ -19,6 +19,7 @@ class Matrices:
     """Symmetric matrices [trajectories, N, N] given in full."""
 
     matrices: np.ndarray
+    residual: float = RESIDUAL
 
     def apply(self, v, rows):
         return np.matvec(self.matrices[rows].astype(v.dtype), v)
@@ -145,6 +146,7 @@ def test_products_are_those_asked_for():
     matrices = with_spectra([semicircle(n, -2.2), semicircle(n, -6, -5), semicircle(n)], seed=5)
 
     class Counting:
+        residual = RESIDUAL
         dense = matrices.dense
 
         def apply(self, v, rows):
@@ -267,6 +269,18 @@ def test_no_matrices_give_no_pairs():
         pairs = lowest_pairs(Matrices(np.zeros((0, n, n))), np.zeros((0, n)))
         assert pairs.values.shape == (0, 2)
         assert pairs.vectors.shape == (0, 2, n)
+
+
+def test_a_larger_residual_costs_fewer_products_and_is_kept():
+    n = 600
+    spectrum = semicircle(n)
+    exact, loose = (
+        lowest_pairs(Matrices(with_spectra([spectrum]).matrices, residual), probes(1, n))
+        for residual in (RESIDUAL, 3e-2)
+    )
+    assert loose.products[0] < exact.products[0] - 20
+    assert exact.residuals.max() <= RESIDUAL < loose.residuals.max() <= 3e-2
+    assert np.abs(loose.values - exact.values).max() < 3e-2
 
 
 def test_residual_bound_is_2e_minus_4_or_what_rounding_leaves():

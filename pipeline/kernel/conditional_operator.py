@@ -16,6 +16,11 @@ Every answer is that of one matrix: approximate is only which directions count a
 ρ > tol |v|. Since ρ/|v| is mostly below 10⁻³ in a descent, p must be orthogonalised twice, or the
 answers contradict each other. A pass reads A once and V twice, 3 k M itemsize bytes, where a matrix
 costs M N itemsize. When k = N all of X is known and V is read no more.
+
+Every direction makes all later passes dearer. What was asked for in passing, such as an eigenvector
+of the Hessian, can be forgotten: the directions after `keep` are given up and their part of X is
+free again. Each such answer is exact in law together with all that was kept; two of them are
+not of one X, as far as what was kept leaves it open.
 """
 
 from collections.abc import Callable
@@ -71,6 +76,7 @@ class ConditionalOperator:
         self._tolerance = tolerance
         self._library = library
         self._bases = PairedBases(shape[0], self._dtype, library)
+        self._kept: int | None = None
         self._drawn = library.empty((0, shape[0]), self._dtype)  # g that became no column yet
         self._reveal(min(frame, shape[1]))
 
@@ -83,6 +89,15 @@ class ConditionalOperator:
     def directions(self) -> int:
         """k, the directions of R^N in which X is known."""
         return self._bases.count
+
+    def keep(self) -> None:
+        """Keep for good what is known of X now."""
+        self._kept = self.directions
+
+    def forget(self) -> None:
+        """Give up the directions after `keep`, if it was called."""
+        if self._kept is not None:
+            self._bases.truncate(self._kept)
 
     def apply(self, u: Array) -> Array:
         """X u for each row of `u` [batch, N] → [batch, M]."""

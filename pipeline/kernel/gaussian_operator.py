@@ -36,6 +36,12 @@ class GaussianOperator(Protocol):
     def directions(self) -> int:
         """How many directions of R^N, at most N, X is known in: time and memory grow with them."""
 
+    def keep(self) -> None:
+        """Keep for good what is known of X now."""
+
+    def forget(self) -> None:
+        """Give up what became known of X after it was told to `keep`; it may be drawn anew."""
+
     def apply(self, u: Array) -> Array:
         """X u for each row of `u` [batch, N] → [batch, M]."""
 
@@ -78,6 +84,12 @@ class DenseOperator:
     def directions(self) -> int:
         """N: X is known in all directions."""
         return self.shape[1]
+
+    def keep(self) -> None:
+        """All of X is known, for good."""
+
+    def forget(self) -> None:
+        """All of X is known, for good."""
 
     def apply(self, u: Array) -> Array:
         """X u for each row of `u` [batch, N] → [batch, M]."""

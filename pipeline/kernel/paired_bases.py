@@ -90,9 +90,7 @@ class PairedBases:
 
     def append(self, a: Array, v: Array, echo: Echo | None = None) -> None:
         """Add the rows `a` and `v` [new, M]; the next sweep takes their `echo` from them."""
-        if self._echo is not None:
-            for _ in self.sweep(1):
-                pass
+        self._settle()
         first, last = 2 * self._count, 2 * (self._count + a.shape[0])
         self._make_room(last // 2)
         start = 0
@@ -102,6 +100,17 @@ class PairedBases:
             block[first + 1 : last : 2, :] = v[:, here]
             start += width
         self._count, self._echo = last // 2, echo
+
+    def truncate(self, count: int) -> None:
+        """Drop all pairs from `count` on."""
+        if count < self._count:
+            self._settle()
+            self._count = count
+
+    def _settle(self) -> None:
+        if self._echo is not None:
+            for _ in self.sweep(1):
+                pass
 
     def _part_width(self, width: int, batch: int) -> int:
         if not self._cached:

@@ -24,12 +24,17 @@ from pipeline.kernel.batch import Rows, on_sphere
 from pipeline.kernel.conditional_operator import ConditionalOperator, frame_point
 from pipeline.kernel.gaussian_operator import draw_dense
 from pipeline.kernel.sensing import SensingMatrices, SeparateMatrices, StackedMatrices
+from pipeline.kernel.spectrum import RESIDUAL
 from pipeline.kernel.streams import Stream, generator
 from pipeline.theory.samples import LeftEnd, left_end_of_samples
 
 # 1 − g·f_max at which the upper edge of the Hessian's bulk is sought; the edge of a single large
 # f_i lies at 1 − g·f_max ≈ N^(-1/2); at N = 10⁶ the grid puts it 0.1 % too high
 _EDGE_GRID = 1 - np.geomspace(0.003, 0.85, 12)
+
+# a product with the Hessian of a conditional instance adds a direction to all products that follow:
+# half as many of them find λ₁ to well below the spread between instances
+_CONDITIONAL_RESIDUAL = 1e-2
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ class PhaseRetrieval:
         1/(a + y²).
     row_norms : float array [instances, M]
         |x_i|²/N, close to 1.
+    residual : float
+        |H v − λ v| at which an eigenpair of a Hessian is good enough.
     """
 
     operators: SensingMatrices
@@ -57,6 +64,7 @@ class PhaseRetrieval:
     labels_squared: Array
     weights: Array
     row_norms: Array
+    residual: float = RESIDUAL
 
     @property
     def dimension(self) -> int:
@@ -189,6 +197,7 @@ class PhaseRetrieval:
             owner,
             self.curvature(predictions, owner),
             namespace(w).vecdot(w, gradient) / self.dimension,
+            self.residual,
         )
 
     def _labels(self, owner: Rows, block: slice = slice(None)) -> tuple[Array, Array]:
@@ -212,12 +221,15 @@ class Hessian:
         f.
     multiplier : float array [trajectories]
         μ.
+    residual : float
+        |H v − λ v| at which an eigenpair is good enough.
     """
 
     operators: SensingMatrices
     owner: Rows
     curvature: Array
     multiplier: Array
+    residual: float = RESIDUAL
 
     def apply(self, v: Array, rows: Rows) -> Array:
         """H v for `v` [k, N], the k-th in the Hessian of trajectory rows[k] (sorted): one pass."""
@@ -295,6 +307,7 @@ def draw_instances(
         labels_squared=squares,
         weights=1 / (float(a) + squares),
         row_norms=xp.stack([operators[k].row_norms() for k in range(len(operators))]),
+        residual=_CONDITIONAL_RESIDUAL if conditional else RESIDUAL,
     )
 
 

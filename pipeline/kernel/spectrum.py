@@ -17,6 +17,7 @@ from pipeline.kernel.batch import Rows
 
 Floats = NDArray[np.float64]
 
+RESIDUAL = 2e-4
 _DENSE_DIMENSION = 128  # below it a dense diagonalisation costs less than a Lanczos run
 _DENSE_FRACTION = 0.5  # a Krylov space this large next to R^N means dense is cheaper after all
 _LARGEST_DENSE = 4096
@@ -26,6 +27,10 @@ _CHECK_GROWTH = 1.25  # the Ritz values are looked at when the space has grown b
 
 class SymmetricBatch(Protocol):
     """Symmetric matrices of a batch, one per trajectory, known by their products."""
+
+    @property
+    def residual(self) -> float:
+        """|H v − λ v| at which a pair is good enough; `RESIDUAL` where products are cheap."""
 
     def apply(self, v: Array, rows: Rows) -> Array:
         """H v for `v` [k, N], the k-th in the matrix of trajectory rows[k]."""
@@ -64,15 +69,14 @@ class LowestPairs:
     products: Rows
 
 
-def residual_bound(eps: float, spread: Floats) -> Floats:
+def residual_bound(eps: float, spread: Floats, residual: float = RESIDUAL) -> Floats:
     """Largest residual |H v − λ v| of a pair, for matrices with λ_max − λ_min = `spread`.
 
-    `eps` is the precision of the products.
-
-    2e-4, or what rounding leaves: an eigenvalue is then good to 2e-4 in the worst case, and to
-    (2e-4)²/gap where λ₁ and λ₂ are apart, as they are at N below 10⁴.
+    What is asked for, or what rounding leaves; `eps` is the precision of the products. With 2e-4 an
+    eigenvalue is good to 2e-4 in the worst case, and to (2e-4)²/gap where λ₁ and λ₂ are apart, as
+    they are at N below 10⁴.
     """
-    return np.asarray(np.maximum(2e-4, 50 * eps * spread))
+    return np.asarray(np.maximum(residual, 50 * eps * spread))
 
 
 def lowest_pairs(
@@ -155,7 +159,8 @@ def _lanczos(matrices: SymmetricBatch, start: Array, pairs: LowestPairs, most: i
         if k + 1 in (next_check, most):
             next_check = int(np.ceil(_CHECK_GROWTH * (k + 1)))
             values, vectors = ritz_pairs(diagonal[:, : k + 1], off[:, : k + 1])
-            done = ~ended & _converged(values, vectors, off[:, k], count, eps)
+            bound = residual_bound(eps, values[:, -1] - values[:, 0], matrices.residual)
+            done = ~ended & (_largest_residual(vectors, off[:, k], count) <= bound)
             for row in np.flatnonzero(done).tolist():
                 pairs.values[rows[row]] = values[row, :count]
                 lowest = on_device_of(basis, vectors[row, :, :count].T) @ known[row, ...]
@@ -187,8 +192,6 @@ def ritz_pairs(diagonal: Floats, off: Floats) -> tuple[Floats, Floats]:
     return values, vectors
 
 
-def _converged(
-    values: Floats, vectors: Floats, off: Floats, count: int, eps: float
-) -> NDArray[np.bool_]:
-    residual = np.abs(off[:, None] * vectors[:, -1, :count]).max(axis=-1)
-    return np.asarray(residual <= residual_bound(eps, values[:, -1] - values[:, 0]))
+def _largest_residual(vectors: Floats, off: Floats, count: int) -> Floats:
+    """|H v − λ v| of the worst of the `count` lowest pairs, from the recurrence [trajectories]."""
+    return np.asarray(np.abs(off[:, None] * vectors[:, -1, :count]).max(axis=-1))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline.kernel.arrays import Array
 from pipeline.kernel.batch import Rows, owned_rows
 from pipeline.kernel.phase_retrieval import draw_starts
+from pipeline.kernel.spectrum import RESIDUAL
 from pipeline.kernel.streams import Stream, generator
 from pipeline.kernel.symmetric_form import Indices, SymmetricForm, build_form, count_orderings
 from pipeline.theory.samples import LeftEnd
@@ -144,11 +145,14 @@ class ProjectedHessian:
         Unit vectors w/|w|.
     multiplier : float array [trajectories]
         μ.
+    residual : float
+        |H v − λ v| at which a pair is good enough.
     """
 
     curvature: NDArray[np.float64]
     normal: NDArray[np.float64]
     multiplier: NDArray[np.float64]
+    residual: float = RESIDUAL
 
     def apply(self, v: Array, rows: Rows) -> Array:
         """The matrix of trajectory rows[k] times the k-th of `v` [k, N]."""
