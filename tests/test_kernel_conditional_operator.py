@@ -109,6 +109,27 @@ def test_few_measurements_are_known_from_the_left():
     np.testing.assert_allclose(v @ matrix, pulled, atol=1e-12)
 
 
+def test_what_is_forgotten_is_drawn_anew_and_what_is_kept_stays():
+    n = 300
+    x = operator((700, n))
+    asked = follow(x, points(3, n)[:2], 4)
+    x.forget()  # nothing was told to be kept: all is
+    kept = x.directions
+    assert kept == 3 + 8
+    x.keep()
+    v = np.random.default_rng(4).standard_normal((2, 700))
+    first = x.apply_transpose(v)
+    assert x.directions == kept + 2
+    x.forget()
+    assert x.directions == kept
+    second = x.apply_transpose(v)
+    known = slice(0, kept)
+    np.testing.assert_allclose(second[:, known], first[:, known], atol=1e-12)
+    assert not np.allclose(np.abs(second[:, kept:]), np.abs(first[:, kept:]), atol=1e-3)
+    np.testing.assert_allclose(x.apply(asked[0]), asked[1], atol=1e-11)
+    np.testing.assert_allclose(x.apply_transpose(asked[2]), asked[3], atol=1e-10)
+
+
 def test_a_point_outside_the_frame_is_refused():
     x = operator((30, 20))
     u = np.zeros((1, 20))

@@ -41,7 +41,6 @@ from pipeline.kernel.observables import (
     observe_path,
     observe_point,
 )
-from pipeline.kernel.phase_retrieval import draw_starts
 from pipeline.kernel.streams import Stream
 
 KERNEL_VERSION = "1"
@@ -174,7 +173,10 @@ def run_block(task: Task, library: ArrayLibrary = NUMPY) -> BlockResult:
 def _run_instances(task: Task, streams: tuple[Stream, ...], library: ArrayLibrary) -> BlockResult:
     clock = time.perf_counter()
     dynamics, inits = task.dynamics, task.inits
-    drawn = task.model.draw(streams, task.replicas, np.dtype(dynamics.dtype), library)
+    density_probes = probes_wanted(task.model.dimension) if task.snapshots else 0
+    drawn = task.model.draw(
+        streams, (task.replicas, density_probes), np.dtype(dynamics.dtype), library
+    )
     landscape = drawn.landscape
     starts, at_w0 = _starts(task, drawn, streams)
     shape = (len(streams), len(inits), task.replicas)
@@ -191,16 +193,19 @@ def _run_instances(task: Task, streams: tuple[Stream, ...], library: ArrayLibrar
     done = alive[ended]
     starts, run, probe = select(starts, done), select(run, ended), take_rows(probe, done)
     known = _known_starts(inits, at_w0, shape, done)
-    # snapshots come after the descents: those of a conditional instance make its bases larger
+    # snapshots come after the descents, and are forgotten one by one: their directions make all
+    # that follows on a conditional instance dearer
+    landscape.keep()
+    directions = np.array(landscape.directions, dtype=np.float64)
     columns = {
         **_start_columns(landscape, starts.w, instance[done], probe, known),
         **_end_columns(landscape, run, instance[done], probe),
         "gradients_init": starts.gradients,
         "instances": np.full(len(done), task.model.instances == "conditional", dtype=np.int8),
+        "directions": directions[instance[done]],
     }
     along = _trajectory(task, landscape, (starts, run), instance[done], probe)
-    density = _spectrum(task, landscape, run, instance[done], (streams, library))
-    columns["directions"] = np.array(landscape.directions, dtype=np.float64)[instance[done]]
+    density = _spectrum(task, drawn, run, instance[done])
     values = {name: spread(column, done, shape) for name, column in columns.items()}
     values["seconds"] = np.full(shape, (time.perf_counter() - clock) / outcome.size)
     finished = np.isin(np.arange(outcome.size), done).reshape(shape)
@@ -274,7 +279,10 @@ def _trajectory(
         return {}
     starts, run = runs
     path = _path_at(task, run, task.times)
-    along = observe_path(landscape, path, owner, probe if task.hessian_along else None)
+    probe = probe if task.hessian_along else None
+    # on conditional instances the vectors of the snapshot before are forgotten
+    follow = task.model.instances == "dense"
+    along = observe_path(landscape, path, owner, probe, follow=follow)
     along |= {name: np.full(path.shape[:2], np.nan) for name in (*PREDICTED, *EQUATOR)}
     if task.labels:
         end = predict_left_end(landscape, path, owner)
@@ -286,23 +294,15 @@ def _trajectory(
 
 
 def _spectrum(
-    task: Task,
-    landscape: RunLandscape,
-    run: DescentResult,
-    owner: Rows,
-    drawn: tuple[tuple[Stream, ...], ArrayLibrary],
+    task: Task, drawn: Drawn, run: DescentResult, owner: Rows
 ) -> dict[str, NDArray[np.float64]]:
     """Densities of eigenvalues, each [trajectories, snapshots(, bins)]; empty without snapshots."""
     if not task.snapshots:
         return {}
-    streams, library = drawn
-    probes, count = None, probes_wanted(task.model.dimension)
-    if count:
-        dtype = np.dtype(task.dynamics.dtype)
-        rows = draw_starts(streams, "spectrum", task.model.dimension, dtype, count, library)
-        probes = namespace(rows).reshape(rows, (len(streams), count, task.model.dimension))
     path = _path_at(task, run, task.snapshots)
-    return observe_density(landscape, path, owner, probes, np.array(task.edges))
+    return observe_density(
+        drawn.landscape, path, owner, drawn.density_probes, np.array(task.edges)
+    )
 
 
 def _path_at(task: Task, run: DescentResult, times: tuple[float, ...]) -> Array:

@@ -35,6 +35,9 @@ class RunLandscape(PredictedLandscape, ObservedLandscape, Protocol):
     def directions(self) -> list[int]:
         """In how many directions of R^N each instance is known."""
 
+    def keep(self) -> None:
+        """Keep for good what is known now; a later Hessian may be forgotten with the next one."""
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -47,11 +50,14 @@ class Drawn:
         w(0), uniform on the sphere, replicas fastest.
     probes : float array [seeds × replicas, N]
         Starting vectors of Lanczos.
+    density_probes : float array [seeds, probes, N], optional
+        Random vectors for the density of eigenvalues, where any were asked for.
     """
 
     landscape: RunLandscape
     starts: Array
     probes: Array
+    density_probes: Array | None = None
 
 
 class Model(Protocol):
@@ -79,11 +85,14 @@ class Model(Protocol):
     def draw(
         self,
         streams: Sequence[Stream],
-        replicas: int,
+        counts: tuple[int, int],
         dtype: np.dtype[np.floating],
         library: ArrayLibrary,
     ) -> Drawn:
-        """One instance per labelled stream, with starts and probes."""
+        """One instance per labelled stream, with starts and probes.
+
+        `counts`: replicas, and probes of the density of eigenvalues.
+        """
 
 
 @dataclass(frozen=True)
@@ -118,12 +127,17 @@ class PhaseRetrievalModel:
     def draw(
         self,
         streams: Sequence[Stream],
-        replicas: int,
+        counts: tuple[int, int],
         dtype: np.dtype[np.floating],
         library: ArrayLibrary,
     ) -> Drawn:
         """One instance per labelled stream, with starts and probes."""
+        replicas, density_probes = counts
         conditional = self.instances == "conditional"
+        # places in the frame of a conditional instance: w* has the first
+        frame = range(1 + 2 * replicas + density_probes)
+        places = {"start": frame[1 : 1 + 2 * replicas : 2], "probe": frame[2 : 1 + 2 * replicas : 2]}
+        places["spectrum"] = frame[1 + 2 * replicas :]
         landscape = draw_instances(
             streams,
             measurements=self.measurements,
@@ -131,21 +145,26 @@ class PhaseRetrievalModel:
             a=self.a,
             dtype=dtype,
             library=library,
-            conditional_replicas=replicas if conditional else None,
+            frame=len(frame) if conditional else None,
         )
-        starts, probes = (
-            draw_starts(
+
+        def draw(purpose: str, count: int) -> Array:
+            return draw_starts(
                 streams,
                 purpose,
                 self.dimension,
                 dtype,
-                replicas,
+                count,
                 library,
-                conditional=conditional,
+                places=places[purpose] if conditional else None,
             )
-            for purpose in ("start", "probe")
-        )
-        return Drawn(landscape, starts, probes)
+
+        starts, probes = draw("start", replicas), draw("probe", replicas)
+        if not density_probes:
+            return Drawn(landscape, starts, probes)
+        rows = draw("spectrum", density_probes)
+        shape = (len(streams), density_probes, self.dimension)
+        return Drawn(landscape, starts, probes, library.namespace.reshape(rows, shape))
 
 
 @dataclass(frozen=True)
@@ -183,21 +202,25 @@ class SpikedTensorModel:
     def draw(
         self,
         streams: Sequence[Stream],
-        replicas: int,
+        counts: tuple[int, int],
         dtype: np.dtype[np.floating],
         library: ArrayLibrary,  # noqa: ARG002  protocol
     ) -> Drawn:
         """One instance per labelled stream, with starts and probes."""
+        (replicas, density_probes), random_probes = counts, None
+        if density_probes:
+            rows = draw_starts(streams, "spectrum", self.dimension, dtype, density_probes)
+            random_probes = rows.reshape(len(streams), density_probes, self.dimension)
         if self.instances == "dense":
             dense = draw_spiked(streams, model=self.model, dimension=self.dimension, dtype=dtype)
             starts, probes = (
                 draw_starts(streams, purpose, self.dimension, dtype, replicas)
                 for purpose in ("start", "probe")
             )
-            return Drawn(dense, starts, probes)
+            return Drawn(dense, starts, probes, random_probes)
         width = min(self.dimension, _MOST_SPIKED_DIRECTIONS)
         landscape = draw_conditional(
             streams, model=self.model, dimension=self.dimension, width=width
         )
         starts = landscape.draw_starts(streams, replicas)
-        return Drawn(landscape, starts, starts)  # its Hessian knows its pairs without a probe
+        return Drawn(landscape, starts, starts, random_probes)  # its Hessian knows its pairs without a probe

@@ -101,7 +101,12 @@ def observe_point(landscape: ObservedLandscape, w: Array, owner: Rows) -> dict[s
 
 
 def observe_path(
-    landscape: ObservedLandscape, path: Array, owner: Rows, probe: Array | None
+    landscape: ObservedLandscape,
+    path: Array,
+    owner: Rows,
+    probe: Array | None,
+    *,
+    follow: bool = True,
 ) -> dict[str, Floats]:
     """Observables along `path` [trajectories, times, N], each [trajectories, times].
 
@@ -113,8 +118,10 @@ def observe_path(
     path : float array [trajectories, times, N]
     owner : int array [trajectories]
     probe : float array [trajectories, N], optional
-        Starting vectors of Lanczos at the first time. Later snapshots start from the vectors of
-        the one before, which saves a tenth or more of the products.
+        Starting vectors of Lanczos at the first time.
+    follow : bool
+        Start later snapshots from the vectors of the one before, which saves a tenth or more of the
+        products; otherwise from the probe again.
     """
     observed = {name: np.full(path.shape[:2], np.nan) for name in (*POINT, *SNAPSHOT)}
     start = None if probe is None else probe / _norm(probe)
@@ -127,6 +134,8 @@ def observe_path(
             snapshot = hessian_snapshot(landscape, w, owners, take_rows(start, alive))
             for name in SNAPSHOT:
                 observed[name][alive, k] = getattr(snapshot, name)
+            if not follow:
+                continue
             # the probe's share finds a direction that was not there before
             part = take_rows(probe, alive)
             fresh = 0.05 * part / _norm(part)

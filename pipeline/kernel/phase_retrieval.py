@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from array_api_compat import device
-from numpy.typing import NDArray
 
 from pipeline.kernel.arrays import (
     NUMPY,
@@ -75,6 +74,11 @@ class PhaseRetrieval:
     def directions(self) -> list[int]:
         """In how many directions of R^N each X is known."""
         return [self.operators[k].directions for k in range(len(self.operators))]
+
+    def keep(self) -> None:
+        """Keep for good what is known of each X now; a Hessian forgets what came after."""
+        for instance in range(len(self.operators)):
+            self.operators[instance].keep()
 
     def gradient(self, w: Array, owner: Rows) -> tuple[Array, Array]:
         """∇L(w) = Xᵀ ℓ'(y, X w) and the predictions X w: one pass over each owner's X.
@@ -190,7 +194,12 @@ class PhaseRetrieval:
         )
 
     def hessian(self, w: Array, owner: Rows) -> "Hessian":
-        """H(w) = Xᵀ diag(f) X − μ I at each row of `w` [trajectories, N]: one pass."""
+        """H(w) = Xᵀ diag(f) X − μ I at each row of `w` [trajectories, N]: one pass.
+
+        Hessians made before are no longer to be used where instances are conditional.
+        """
+        for instance in range(len(self.operators)):
+            self.operators[instance].forget()
         gradient, predictions = self.gradient(w, owner)
         return Hessian(
             self.operators,
@@ -258,7 +267,7 @@ def draw_instances(
     a: float,
     dtype: np.dtype[np.floating],
     library: ArrayLibrary = NUMPY,
-    conditional_replicas: int | None = None,
+    frame: int | None = None,
 ) -> PhaseRetrieval:
     """One instance per random stream: X, w* uniform on the sphere |w*|² = N, y = X w*.
 
@@ -274,30 +283,27 @@ def draw_instances(
         Working precision; it rounds the instance and does not change it.
     library : ArrayLibrary
         Where to put it. Beside NumPy, all instances lie in one array.
-    conditional_replicas : int, optional
-        With it X is drawn as it is asked for, from points in the frame of that many replicas;
-        another X of the same law than without.
+    frame : int, optional
+        With it X is drawn as it is asked for, another X of the same law, and points live in a
+        frame with that many places for random ones; w* has the first.
     """
-    conditional = conditional_replicas is not None
     operators: SensingMatrices
-    if conditional_replicas is not None:
-        operators = SeparateMatrices(
-            tuple(
-                ConditionalOperator(
-                    generator(stream, "sensing"),
-                    (measurements, dimension),
-                    dtype,
-                    frame=1 + 2 * conditional_replicas,
-                    library=library,
-                )
-                for stream in streams
-            )
-        )
-    else:
+    if frame is None:
         operators = _draw_matrices(streams, (measurements, dimension), dtype, library)
-    signals = draw_starts(
-        streams, "signal", dimension, dtype, library=library, conditional=conditional
-    )
+    else:
+        drawn = [
+            ConditionalOperator(
+                generator(stream, "sensing"),
+                (measurements, dimension),
+                dtype,
+                frame=frame,
+                library=library,
+            )
+            for stream in streams
+        ]
+        operators = SeparateMatrices(tuple(drawn))
+    places = None if frame is None else range(1)
+    signals = draw_starts(streams, "signal", dimension, dtype, library=library, places=places)
     xp = library.namespace
     labels = xp.concat([operators[k].apply(signals[k : k + 1, :]) for k in range(len(operators))])
     squares = labels * labels
@@ -307,7 +313,7 @@ def draw_instances(
         labels_squared=squares,
         weights=1 / (float(a) + squares),
         row_norms=xp.stack([operators[k].row_norms() for k in range(len(operators))]),
-        residual=_CONDITIONAL_RESIDUAL if conditional else RESIDUAL,
+        residual=RESIDUAL if frame is None else _CONDITIONAL_RESIDUAL,
     )
 
 
@@ -334,31 +340,23 @@ def draw_starts(
     replicas: int = 1,
     library: ArrayLibrary = NUMPY,
     *,
-    conditional: bool = False,
+    places: Sequence[int] | None = None,
 ) -> Array:
     """Points uniform on the sphere |w|² = N [streams × replicas, N], replicas fastest.
 
-    Each from its own stream: more replicas leave the first ones as they are. For `conditional`
-    instances they are written in the frame of w*, the starts and the probes.
+    Each from its own stream: more replicas leave the first ones as they are.
 
     Parameters
     ----------
-    purpose : "signal", "start" or "probe"
+    places : sequence of int, optional
+        Of each replica in the frame of conditional instances, where these are used.
     """
-    draws = np.stack(
-        [
-            _draw_point(generator(stream, purpose, replica), purpose, replica, dimension)
-            if conditional
-            else generator(stream, purpose, replica).standard_normal(dimension)
-            for stream in streams
-            for replica in range(replicas)
-        ]
-    )
-    return library.array(on_sphere(draws).astype(dtype))
-
-
-def _draw_point(
-    random: np.random.Generator, purpose: str, replica: int, dimension: int
-) -> NDArray[np.float64]:
-    place = 0 if purpose == "signal" else 1 + 2 * replica + ("start", "probe").index(purpose)
-    return frame_point(random, place, dimension)
+    draws = []
+    for stream in streams:
+        for replica in range(replicas):
+            random = generator(stream, purpose, replica)
+            if places is None:
+                draws.append(random.standard_normal(dimension))
+            else:
+                draws.append(frame_point(random, places[replica], dimension))
+    return library.array(on_sphere(np.stack(draws)).astype(dtype))

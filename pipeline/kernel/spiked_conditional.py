@@ -214,6 +214,9 @@ class ConditionalSpikedTensor:
         """In how many directions of R^N each instance is known."""
         return [couplings.count for couplings in self.couplings]
 
+    def keep(self) -> None:
+        """Nothing known is ever forgotten."""
+
     def gradient(self, w: Array, owner: Rows) -> tuple[Array, Array]:
         """∇H [trajectories, width], and the energies per N of both parts [trajectories, 2].
 

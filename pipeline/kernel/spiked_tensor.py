@@ -58,6 +58,9 @@ class SpikedTensor:
         """In how many directions of R^N each instance is known: N."""
         return [self.dimension] * len(self.matrices)
 
+    def keep(self) -> None:
+        """Nothing known is ever forgotten."""
+
     def gradient(self, w: Array, owner: Rows) -> tuple[Array, Array]:
         """∇H [trajectories, N], and the energies per N of both parts [trajectories, 2].
 
