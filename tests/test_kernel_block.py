@@ -284,7 +284,7 @@ def test_every_initialisation_of_a_replica_starts_from_its_draw():
     landscape = draw_instances(labels, measurements=112, dimension=n, a=1.0, dtype=np.dtype(float))
     dynamics = replace(FLOW, constrained_time=1e-9)
     block = task(0, 1, replicas=3, dynamics=dynamics)
-    drawn = block.model.draw(labels, 3, np.dtype(float), NUMPY)
+    drawn = block.model.draw(labels, (3, 0), np.dtype(float), NUMPY)
     starts, at_w0 = block_module._starts(block, drawn, labels)
     w = starts.w.reshape(2, 3, 3, n)  # seeds, inits, replicas
     w0 = draw_starts(labels, "start", n, np.dtype(float), 3).reshape(2, 3, n)

@@ -30,7 +30,8 @@ def test_snapshot_against_eigh(n, dtype):
         values, vectors = np.linalg.eigh(hessian.dense(row))
         spread = values[-1] - values[0]
         rounding = 20 * np.finfo(dtype).eps * spread
-        bound = rounding if n <= 128 else residual_bound(float(np.finfo(dtype).eps), spread) + rounding
+        eps = float(np.finfo(dtype).eps)
+        bound = rounding if n <= 128 else residual_bound(eps, spread) + rounding
         # λ is off by at most r² over the gap to the rest of the spectrum
         accuracy = min(bound, bound**2 / (values[2] - values[1])) + rounding
         assert snapshot.lambda1[row] == pytest.approx(values[0], abs=accuracy)
@@ -101,7 +102,8 @@ def test_path_against_eigh_at_each_time(n, dtype):
         values, vectors = np.linalg.eigh(dense)
         spread = values[-1] - values[0]
         rounding = 20 * np.finfo(dtype).eps * spread
-        bound = rounding if n <= 128 else residual_bound(float(np.finfo(dtype).eps), spread) + rounding
+        eps = float(np.finfo(dtype).eps)
+        bound = rounding if n <= 128 else residual_bound(eps, spread) + rounding
         accuracy = min(bound, 4 * bound**2 / (values[2] - values[1])) + rounding
         assert observed["lambda1"][row, k] == pytest.approx(values[0], abs=accuracy)
         assert observed["lambda2"][row, k] == pytest.approx(values[1], abs=accuracy)

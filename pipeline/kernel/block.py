@@ -300,9 +300,7 @@ def _spectrum(
     if not task.snapshots:
         return {}
     path = _path_at(task, run, task.snapshots)
-    return observe_density(
-        drawn.landscape, path, owner, drawn.density_probes, np.array(task.edges)
-    )
+    return observe_density(drawn.landscape, path, owner, drawn.density_probes, np.array(task.edges))
 
 
 def _path_at(task: Task, run: DescentResult, times: tuple[float, ...]) -> Array:

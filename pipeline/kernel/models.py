@@ -136,8 +136,8 @@ class PhaseRetrievalModel:
         conditional = self.instances == "conditional"
         # places in the frame of a conditional instance: w* has the first
         frame = range(1 + 2 * replicas + density_probes)
-        places = {"start": frame[1 : 1 + 2 * replicas : 2], "probe": frame[2 : 1 + 2 * replicas : 2]}
-        places["spectrum"] = frame[1 + 2 * replicas :]
+        of_runs, rest = frame[1 : 1 + 2 * replicas], frame[1 + 2 * replicas :]
+        places = {"start": of_runs[::2], "probe": of_runs[1::2], "spectrum": rest}
         landscape = draw_instances(
             streams,
             measurements=self.measurements,
@@ -223,4 +223,5 @@ class SpikedTensorModel:
             streams, model=self.model, dimension=self.dimension, width=width
         )
         starts = landscape.draw_starts(streams, replicas)
-        return Drawn(landscape, starts, starts, random_probes)  # its Hessian knows its pairs without a probe
+        # its Hessian knows its pairs without a probe
+        return Drawn(landscape, starts, starts, random_probes)
