@@ -24,6 +24,7 @@ from typing import Literal
 from dask.system import cpu_count
 from distributed import Client, LocalCluster, Nanny, Worker
 from distributed.comm import core as comm_core
+from distributed.comm.core import CommClosedError
 from distributed.security import Security
 from distributed.utils import silence_logging_cmgr
 from threadpoolctl import ThreadpoolController
@@ -39,6 +40,12 @@ class ClusterError(RuntimeError):
 
 class ClusterLostError(RuntimeError):
     """The cluster that a sweep ran on is gone."""
+
+
+CLUSTER_LOST = (
+    "the scheduler is gone, and did not come back; what is marked done is safe. "
+    "Start a cluster, then give the same command"
+)
 
 
 @dataclass(frozen=True)
@@ -147,12 +154,15 @@ def connect(
     timeout : float
         Seconds to wait for a running scheduler and for its file.
     patience : float
-        Seconds to wait for its first worker, which may have just been started too.
+        Seconds to wait for its first worker, which may have just been started too, and for a
+        scheduler that went away.
 
     Raises
     ------
     ClusterError
         If no scheduler answers, or if it has no workers.
+    ClusterLostError
+        If it goes away while it is used.
     """
     scheduler = resources.scheduler
     if resources.scheduler_file is not None:
@@ -163,7 +173,10 @@ def connect(
             yield client
     else:
         with _join(scheduler, resources.security(), timeout, patience) as client:
-            yield client
+            try:
+                yield client
+            except CommClosedError as error:
+                raise ClusterLostError(CLUSTER_LOST) from error
 
 
 @contextmanager
@@ -271,16 +284,20 @@ def _join(address: str, security: Security, timeout: float, patience: float) -> 
     """Client of a running scheduler, as soon as it has a worker."""
     try:
         asyncio.run(_knock(address, security, timeout))
-        client = Client(address, timeout=timeout, security=security)
+        # it waits as long for a scheduler that went away and comes back
+        client = Client(address, timeout=patience, security=security)
     except (OSError, RuntimeError, ValueError, TypeError) as error:  # the latter where TLS is not
         raise ClusterError(
             f"expected a Dask scheduler at {address!r} within {timeout:g} s, got "
             f"{_deepest_message(error)}; start one with `dask scheduler`, or correct the "
             "address, as in tcp://127.0.0.1:8786 (tls:// with --tls-ca, --tls-cert and --tls-key)"
         ) from error
-    with client:
+    # what goes wrong from here on is told by whoever meets it, without Dask's tracebacks
+    with silence_logging_cmgr(logging.CRITICAL), client:
         try:
             client.wait_for_workers(1, timeout=patience)
+        except CommClosedError as error:
+            raise ClusterLostError(CLUSTER_LOST) from error
         except TimeoutError as error:
             raise ClusterError(
                 f"expected workers at the scheduler {address!r}, got none within {patience:g} s; "

@@ -4,14 +4,16 @@ import queue
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import Any, Protocol
 
-from distributed import Client, Future, KilledWorker, get_worker
+from distributed import CancelledError, Client, Future, KilledWorker, get_worker
+from distributed.client import ClosedClientError
 
 from pipeline.admission import Admission, describe_worker
-from pipeline.cluster import ClusterError, ClusterLostError
+from pipeline.cluster import CLUSTER_LOST, ClusterError, ClusterLostError
 
 _TICK = 1.0  # seconds between looks at the cluster while nothing ends
 _SILENCE = 30.0  # seconds without a worker after which that is said
@@ -140,10 +142,15 @@ class ClusterExecutor:
         return max(1, sum(self._threads.values()))
 
     def submit(self, key: str, function: Callable[..., object], *arguments: object) -> None:
-        """Start a task under a key of its own: Dask would join tasks of one key."""
-        future = self._client.submit(
-            _run_signed, function, *arguments, key=f"{key}-{uuid.uuid4().hex[:8]}", pure=False
-        )
+        """Start a task under a key of its own: Dask would join tasks of one key.
+
+        All keys begin with one word, as the scheduler keeps statistics of each first word for ever.
+        """
+        name = f"hesscape-{key}-{uuid.uuid4().hex[:8]}"
+        try:
+            future = self._client.submit(_run_signed, function, *arguments, key=name, pure=False)
+        except (OSError, ClosedClientError) as error:
+            raise ClusterLostError(CLUSTER_LOST) from error
         self._keys[str(future.key)] = key
         future.add_done_callback(self._ended.put)
 
@@ -155,7 +162,8 @@ class ClusterExecutor:
             newly_refused = self._look()
             for worker, problem in newly_refused.items():
                 self._say(f"worker {worker} is refused: {problem}")
-                self._client.retire_workers([worker], close_workers=True)
+                with suppress(OSError):  # it went meanwhile
+                    self._client.retire_workers([worker], close_workers=True)
             yield [self._collect(future, doubtful=bool(newly_refused)) for future in futures]
 
     def _wait(self) -> list["Future[Any]"]:
@@ -174,10 +182,7 @@ class ClusterExecutor:
         while self._client.status == "connecting" and monotonic() < deadline:
             sleep(_TICK / 10)
         if self._client.status != "running":
-            raise ClusterLostError(
-                "the scheduler is gone, and did not come back; what is marked done is safe. "
-                "Start a cluster, then give the same command"
-            )
+            raise ClusterLostError(CLUSTER_LOST)
 
     def _look(self) -> dict[str, str]:
         """Ask new workers who they are; those that are refused now, with the reason."""
@@ -226,7 +231,10 @@ class ClusterExecutor:
         error: BaseException | None = None
         value, worker, attempts = None, "unknown", 1
         if future.status == "finished":
-            worker, value = future.result()
+            try:
+                worker, value = future.result()
+            except (OSError, CancelledError, TimeoutError):  # its worker, or all, went meanwhile
+                error = TaskLostError("the cluster lost what the task returned")
         elif future.status == "error":
             error = future.exception()
             worker = str(getattr(error, "worker", worker))
