@@ -7,7 +7,7 @@ INSTALLED = $(VENV)/installed
 PYTHONPATH =
 export PYTHONPATH
 
-.PHONY: demo test test-slow bench lint types format clean
+.PHONY: demo test test-slow bench bench-scale lint types format clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED)  ## the main job: the campaign `quickstart`, its tables and its figure
@@ -22,6 +22,10 @@ test-slow: $(INSTALLED)  ## all tests, with statistics and real clusters
 bench: $(INSTALLED)  ## the kernel against the machine's limits, some minutes; wants an idle machine
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_all.py \
 		--output tests/benchmarks/RESULTS.md
+
+bench-scale: $(INSTALLED)  ## campaigns of many runs: memory, dispatch, files; some minutes; wants an idle machine
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_scale.py \
+		--output tests/benchmarks/RESULTS_SCALE.md
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
