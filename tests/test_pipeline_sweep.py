@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -67,6 +67,9 @@ class Events:
 
     def received(self, unit: Unit, receipts: list[Receipt]) -> None:
         self.received_units.append(unit)
+
+    def planned(self, units: Sequence[Unit]) -> None:
+        pass
 
     def retries(self, unit: Unit, error: BaseException) -> None:
         self.retried.append(unit)
