@@ -7,7 +7,7 @@ INSTALLED = $(VENV)/installed
 PYTHONPATH =
 export PYTHONPATH
 
-.PHONY: demo test test-slow bench bench-scale lint types format clean
+.PHONY: demo test test-slow bench bench-scale bench-instances lint types format clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED)  ## the main job: the campaign `quickstart`, its tables and its figure
@@ -26,6 +26,10 @@ bench: $(INSTALLED)  ## the kernel against the machine's limits, some minutes; w
 bench-scale: $(INSTALLED)  ## campaigns of many runs: memory, dispatch, files; some minutes; wants an idle machine
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_scale.py \
 		--output tests/benchmarks/RESULTS_SCALE.md
+
+bench-instances: $(INSTALLED)  ## instances without the matrix against dense ones, about ten minutes; wants an idle machine
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_all.py instances \
+		--output tests/benchmarks/RESULTS_INSTANCES.md
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
