@@ -20,7 +20,13 @@ Floats = NDArray[np.float64]
 RUNS: Final = ("lambda1", "lambda2", "alignment", "loss", "bulk_edge", "outlier")
 """Observables of runs under way."""
 
-EQUATOR: Final = ("bulk_edge_equator", "outlier_equator", "bbp_margin_equator", "gain")
+EQUATOR: Final = (
+    "loss_equator",
+    "bulk_edge_equator",
+    "outlier_equator",
+    "bbp_margin_equator",
+    "gain",
+)
 """Observables of the trajectory that is held at m = 0; it does not end with the run."""
 
 

@@ -20,6 +20,7 @@ from pipeline.figures_spectrum import has_spectrum, spectrum_figure
 from pipeline.figures_start import has_random_starts, start_figure
 from pipeline.figures_style import save_figure
 from pipeline.figures_theory import theory_lines
+from pipeline.figures_threshold import has_threshold_states, threshold_figure
 from pipeline.figures_trajectory import (
     has_hessian_along,
     has_trajectory,
@@ -174,6 +175,14 @@ FIGURES: Final = (
         "that 2 log G_max = log N + const predicts. Intervals of 95 %.",
         applies=has_window,
         draw=window_figure,
+    ),
+    FigureKind(
+        "threshold_states",
+        "Runs held at m = 0: energy and edge of the Hessian against the time on the equator, with "
+        "their limits for N and time to infinity, and the lowest eigenvalue of the states that "
+        "are released. Intervals of 95 %. Dashed: the 1RSB solution.",
+        applies=has_threshold_states,
+        draw=threshold_figure,
     ),
 )
 

@@ -63,6 +63,7 @@ GROUPS: Final[Mapping[str, Group]] = {
                 *HESSIAN,
                 ("bulk_edge", "left edge of the Hessian's bulk, predicted from the labels"),
                 ("outlier", "outlier of the signal left of it, predicted; NaN where there is none"),
+                ("loss_equator", "loss per measurement of the trajectory that is held at m = 0"),
                 ("bulk_edge_equator", "bulk_edge of the trajectory that is held at m = 0"),
                 ("outlier_equator", "outlier of the trajectory that is held at m = 0"),
                 ("bbp_margin_equator", "margin at m = 0, above 0 where the outlier exists"),

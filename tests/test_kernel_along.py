@@ -11,7 +11,7 @@ from pipeline.kernel.batch import off_signal, on_sphere
 from pipeline.kernel.density import diagonalised_density
 from pipeline.kernel.flow import Flow
 from pipeline.kernel.gain import signal_gain
-from pipeline.kernel.observables import hessian_snapshot
+from pipeline.kernel.observables import hessian_snapshot, observe_point
 from pipeline.kernel.phase_retrieval import draw_instances, draw_starts
 from pipeline.kernel.spiked_conditional import draw_conditional
 from pipeline.kernel.spiked_tensor import draw_spiked
@@ -90,6 +90,9 @@ def test_the_equator_is_where_the_overlap_is_zero():
     np.testing.assert_allclose(found["bulk_edge_equator"], held.edge, rtol=0.02)
     np.testing.assert_allclose(found["bbp_margin_equator"], held.margin, atol=0.03)
     np.testing.assert_allclose(found["outlier_equator"][:, 0], held.outlier[:, 0], rtol=1e-9)
+    for k in range(len(TIMES)):
+        loss = observe_point(landscape, path[:, k], owner)["loss"]
+        np.testing.assert_allclose(found["loss_equator"][:, k], loss, rtol=0.02)
 
 
 def test_a_prediction_costs_less_than_a_snapshot():

@@ -20,11 +20,14 @@ from pipeline.theory.samples import LeftEnd
 Floats = NDArray[np.float64]
 
 PREDICTED = ("bulk_edge", "outlier")
-EQUATOR = ("gain", "bulk_edge_equator", "outlier_equator", "bbp_margin_equator")
+EQUATOR = ("gain", "loss_equator", "bulk_edge_equator", "outlier_equator", "bbp_margin_equator")
 
 
 class PredictedLandscape(TangentLandscape, Protocol):
     """What a prediction asks of a model."""
+
+    def loss(self, local: Array, owner: Rows) -> Array:
+        """Loss per measurement [trajectories]."""
 
     def left_end(self, w: Array, local: Array, owner: Rows) -> LeftEnd:
         """Left end of the Hessian's spectrum that theory predicts from what the points know.
@@ -45,7 +48,13 @@ def predict_left_end(landscape: PredictedLandscape, path: Array, owner: Rows) ->
 
     Every field [trajectories, times]; NaN where the path is.
     """
+    return _read_labels(landscape, path, owner)[0]
+
+
+def _read_labels(landscape: PredictedLandscape, path: Array, owner: Rows) -> tuple[LeftEnd, Floats]:
+    """What labels and predictions along a path say: left end of the spectrum, and the loss."""
     found = LeftEnd(*np.full((3, *path.shape[:2]), np.nan))
+    loss = np.full(path.shape[:2], np.nan)
     for k in range(path.shape[1]):
         alive = _alive(path, k)
         if not len(alive):
@@ -56,7 +65,8 @@ def predict_left_end(landscape: PredictedLandscape, path: Array, owner: Rows) ->
         found.edge[alive, k] = at_time.edge
         found.outlier[alive, k] = at_time.outlier
         found.margin[alive, k] = at_time.margin
-    return found
+        loss[alive, k] = to_host(landscape.loss(local, owners))
+    return found, loss
 
 
 def observe_equator(
@@ -67,13 +77,13 @@ def observe_equator(
     times: tuple[float, ...],
     tolerance: float,
 ) -> dict[str, Floats]:
-    """Signal gain, and left end of the spectrum, of the trajectory that is held at m = 0.
+    """Signal gain, loss and left end of the spectrum of the trajectory that is held at m = 0.
 
     See `pipeline.kernel.gain`. `EQUATOR`, each [trajectories, times].
     """
     gain, path = follow_equator(landscape, w, owner, times=times, tolerance=tolerance)
-    end = predict_left_end(landscape, path, owner)
-    return dict(zip(EQUATOR, (gain, end.edge, end.outlier, end.margin), strict=True))
+    end, loss = _read_labels(landscape, path, owner)
+    return dict(zip(EQUATOR, (gain, loss, end.edge, end.outlier, end.margin), strict=True))
 
 
 def observe_density(
