@@ -73,8 +73,8 @@ def test_results_are_the_cube_without_what_the_driver_writes() -> None:
 
 def test_codes_carry_their_meanings() -> None:
     status = cube_variables(AXES)[0].attributes()
-    assert status["flag_values"] == [0, 1, 2, 3]
-    assert status["flag_meanings"] == "pending done failed quarantined"
+    assert status["flag_values"] == [0, 1, 2, 3, 4]
+    assert status["flag_meanings"] == "pending done failed quarantined unasked"
     assert cube_variables(AXES)[0].fill == Status.PENDING
 
 
