@@ -191,6 +191,9 @@ def plan(
         print_json(record)
         return
     Console().print(plan_table(f"{campaign.name} → {path}", record))
+    if campaign.sampling:
+        most = campaign.sampling.max_seeds
+        Console().print(f"adaptive: this is the next round, cells get up to {most} seeds")
 
 
 @app.command()

@@ -109,7 +109,9 @@ class Rounds:
         chunks = self._ledger.pending(whole)
         plan = plan_chunks(self._campaign, chunks, self._cost, self._ledger.block_seeds)
         asked = np.isin(self._ledger.status, (Status.UNASKED,), invert=True)
-        return replace(plan, wanted=int(asked.sum()))
+        # small sizes first: they are decided soon, so that any budget leaves something complete
+        units = tuple(sorted(plan.units, key=lambda unit: unit.blocks[0].N))
+        return replace(plan, units=units, wanted=int(asked.sum()))
 
 
 def rule_of(campaign: Campaign, block_seeds: int) -> Rule:

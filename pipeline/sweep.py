@@ -146,11 +146,11 @@ class Sweep:
         assert whole is not None
         return whole
 
-    def add(self, units: Iterable[Unit]) -> None:
-        """Put units behind those that wait."""
-        for unit in units:
-            self._units.append(unit)
-            self._left[_size(unit)] += 1
+    def add(self, units: Iterable[Unit], *, ahead: bool = False) -> None:
+        """Put units behind those that wait, or ahead of them."""
+        added = list(units)
+        self._units = deque([*added, *self._units] if ahead else [*self._units, *added])
+        self._left.update(_size(unit) for unit in added)
 
     def _fill(self) -> None:
         """Hand out reductions and units until every worker has one.
@@ -191,7 +191,7 @@ class Sweep:
         if self._left[size]:
             return
         units = self._more(size) if self._more and size not in self._stopped else []
-        self.add(units)
+        self.add(units, ahead=True)  # one size is decided before the next begins
         self._watcher.planned(units)
         if not units:
             self._ended.append(size)
