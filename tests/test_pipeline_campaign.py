@@ -634,6 +634,9 @@ TOKENS = st.sampled_from([
 # fmt: on
 
 
+KEYS = [".".join(path) for path in campaign_fields()]
+
+
 @st.composite
 def mutated_files(draw: st.DrawFn) -> str:
     """The small campaign after some cuts, insertions, and lines swapped or given new values."""
@@ -679,9 +682,20 @@ def test_a_mutated_file_is_valid_or_said_to_be_wrong(text: str) -> None:
         assert "; " in problem
 
 
+@pytest.mark.slow
+@settings(max_examples=3000, deadline=None, derandomize=True, database=None)
+@given(mutated_files(), st.lists(st.tuples(st.sampled_from(KEYS), TOKENS), max_size=2))
+def test_thousands_of_mutated_files_are_valid_or_said_to_be_wrong(
+    text: str, overrides: list[tuple[str, str]]
+) -> None:
+    for problem in read_or_complain(text, *(f"{key}={value}" for key, value in overrides)):
+        assert re.search("expected|unknown key", problem)
+        assert "; " in problem
+
+
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(
-    st.sampled_from([".".join(path) for path in campaign_fields()]),
+    st.sampled_from(KEYS),
     st.one_of(TOKENS, st.text(max_size=8)),
 )
 def test_a_mutated_override_is_valid_or_said_to_be_wrong(key: str, value: str) -> None:
