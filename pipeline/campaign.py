@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Final, Literal, Self, get_args
 
 import numpy as np
 import tomli_w
@@ -27,7 +27,11 @@ from pipeline.campaign_sections import (
     Axes,
     Dynamics,
     Parameters,
+    PhaseRetrievalAxes,
+    PhaseRetrievalParameters,
     Spectrum,
+    SpikedAxes,
+    SpikedParameters,
     Trajectory,
     relate_sections,
     tabulate_measurements,
@@ -64,9 +68,7 @@ class Campaign(Section):
         description="one line of text",
         examples=['description = "what this campaign is for"'],
     )
-    model: Literal["phase_retrieval"] = Field(
-        description='"phase_retrieval"', examples=['model = "phase_retrieval"']
-    )
+    model: str
     entropy: int = Field(
         ge=0,
         lt=2**63,  # what TOML integers hold
@@ -78,13 +80,8 @@ class Campaign(Section):
         description='"auto", "dense" or "conditional"',
         examples=['instances = "auto"'],
     )
-    parameters: Parameters = Field(
-        description="a section with a", examples=["[parameters] and below it a = 1.0"]
-    )
-    grid: Axes = Field(
-        description="a section with alpha, N, seeds and inits",
-        examples=["[grid] and below it alpha = [2.0, 3.0], N = [64], seeds = 48, inits = [...]"],
-    )
+    parameters: Parameters
+    grid: Axes
     dynamics: Dynamics = Field(
         description="a section with method and T",
         examples=['[dynamics] and below it method = "flow", T = 300.0'],
@@ -114,8 +111,8 @@ class Campaign(Section):
     def grid_labels(self) -> keys.Grid:
         """The labels of all runs, as the store knows them; seeds are 0 … seeds − 1."""
         return keys.Grid(
-            control="alpha",
-            values=self.grid.alpha,
+            control=self.grid.control,
+            values=self.grid.values,
             N=self.grid.N,
             seeds=tuple(range(self.grid.seeds)),
             inits=self.grid.inits,
@@ -147,8 +144,8 @@ class Campaign(Section):
         return tuple(sorted({*self.times(), *snapshots}))
 
     def measurements(self) -> NDArray[np.int64]:
-        """M = round(α N) [alpha, N], the number of measurements."""
-        return tabulate_measurements(self.grid.alpha, self.grid.N)
+        """M [control, N] of each pair of labels."""
+        return tabulate_measurements(self.model, self.grid.values, self.grid.N)
 
     def physics(self) -> dict[str, Value]:
         """All that a store keeps for its life, by dotted key: what changes a number or its shape.
@@ -202,7 +199,7 @@ class Campaign(Section):
             raise ValueError(f"prune: expected n of at least 1, got {n!r}; give 1 or more")
         grid = self.grid.model_copy(
             update={
-                "alpha": self.grid.alpha[:n],
+                self.grid.control: self.grid.values[:n],
                 "N": tuple(sorted(self.grid.N)[:n]),
                 "seeds": min(n, self.grid.seeds),
                 "inits": self.grid.inits[:n],
@@ -211,6 +208,52 @@ class Campaign(Section):
         constants = {name: values[:n] for name, values in self.constants()}
         parameters = self.parameters.model_copy(update=constants)
         return self.model_copy(update={"grid": grid, "parameters": parameters})
+
+
+_MODEL = '"phase_retrieval" or "spiked_matrix_tensor"'
+
+
+class PhaseRetrievalCampaign(Campaign):
+    """A campaign of phase retrieval."""
+
+    model: Literal["phase_retrieval"] = Field(
+        description=_MODEL, examples=['model = "phase_retrieval"']
+    )
+    parameters: PhaseRetrievalParameters = Field(
+        description="a section with a", examples=["[parameters] and below it a = 1.0"]
+    )
+    grid: PhaseRetrievalAxes = Field(
+        description="a section with alpha, N, seeds and inits",
+        examples=["[grid] and below it alpha = [2.0, 3.0], N = [64], seeds = 48, inits = [...]"],
+    )
+
+
+class SpikedCampaign(Campaign):
+    """A campaign of the spiked matrix-tensor model."""
+
+    model: Literal["spiked_matrix_tensor"] = Field(
+        description=_MODEL, examples=['model = "spiked_matrix_tensor"']
+    )
+    parameters: SpikedParameters = Field(
+        description="a section with delta_p",
+        examples=["[parameters] and below it delta_p = 1.0"],
+    )
+    grid: SpikedAxes = Field(
+        description="a section with snr, N, seeds and inits",
+        examples=["[grid] and below it snr = [1.5, 2.0], N = [64], seeds = 48, inits = [...]"],
+    )
+    spectrum: None = Field(
+        default=None,
+        description="nothing: densities of eigenvalues are those of phase retrieval only",
+        examples=["no section [spectrum]"],
+    )
+
+
+MODELS: Final[Mapping[str, type[Campaign]]] = {
+    "phase_retrieval": PhaseRetrievalCampaign,
+    "spiked_matrix_tensor": SpikedCampaign,
+}
+"""The campaigns of each model, by its name."""
 
 
 def _flatten(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Value]]:
@@ -234,16 +277,19 @@ def _show(value: Value | None, other: Value | None) -> str:
     return f"{show_value(alone)} and {shared}" if alone else shared
 
 
-def campaign_fields() -> dict[tuple[str, ...], FieldInfo]:
-    """Every key that a campaign file may have, sections before what is in them.
+def campaign_fields(
+    kind: type[Campaign] = PhaseRetrievalCampaign,
+) -> dict[tuple[str, ...], FieldInfo]:
+    """Every key that a campaign file of a model may have, sections before what is in them.
 
     Its `description` says what is expected, its `examples` how it is written.
     """
-    return dict(_walk_fields(Campaign, ()))
+    return dict(_walk_fields(kind, ()))
 
 
 _TABLES = {
-    (Axes, "alpha"): Spaced,
+    (PhaseRetrievalAxes, "alpha"): Spaced,
+    (SpikedAxes, "snr"): Spaced,
     (Trajectory, "times"): LogSpaced,
     (Spectrum, "times"): LogSpaced,
 }
@@ -348,10 +394,12 @@ def parse_campaign(text: str, *, source: str, overrides: Sequence[str] = ()) -> 
             _override(data, override)
         except ValueError as error:
             problems.append(str(error))
+    named = data.get("model")
+    kind = MODELS.get(named if isinstance(named, str) else "", PhaseRetrievalCampaign)
     try:
-        campaign = Campaign.model_validate(data)
+        campaign = kind.model_validate(data)
     except ValidationError as error:
-        problems += explain(error, campaign_fields())
+        problems += explain(error, campaign_fields(kind))
     if problems:
         raise CampaignError(source, problems)
     return campaign

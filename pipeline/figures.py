@@ -17,6 +17,7 @@ from pipeline.figures_scaling import (
     survival_figure,
 )
 from pipeline.figures_spectrum import has_spectrum, spectrum_figure
+from pipeline.figures_spiked_runs import has_spiked_runs, spiked_dynamics_figure
 from pipeline.figures_start import has_random_starts, start_figure
 from pipeline.figures_style import save_figure
 from pipeline.figures_theory import theory_lines
@@ -138,6 +139,15 @@ FIGURES: Final = (
         applies=has_random_starts,
         draw=start_figure,
         whole=True,
+    ),
+    FigureKind(
+        "spiked_dynamics",
+        "Overlap, multiplier, energy and lowest eigenvalue of the Hessian along runs of the spiked "
+        "model from a given overlap: means over seeds with standard errors. Lines: the closed "
+        "equations for N → ∞; for the eigenvalue the edge of the bulk and, dashed, the outlier if "
+        "the noise did not know of the descent.",
+        applies=has_spiked_runs,
+        draw=spiked_dynamics_figure,
     ),
     FigureKind(
         "overlap_along_descent",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.figures_spiked_runs import spiked_lines
 from pipeline.results import Results
 from pipeline.theory.bbp import bbp_at_initialisation
 from pipeline.theory.bulk import find_edge, find_outlier
@@ -14,6 +15,8 @@ from pipeline.theory.threshold_states import ThresholdStateError, bbp_at_thresho
 
 def theory_lines(results: Results) -> dict[str, float]:
     """Label → control parameter of the N → ∞ thresholds of a store; none for a model without."""
+    if results.model == "spiked_matrix_tensor":
+        return spiked_lines(results)
     if results.model != "phase_retrieval" or results.a is None:
         return {}
     return phase_retrieval_thresholds(results.a)

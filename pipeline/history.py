@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline.campaign import Campaign
-from pipeline.campaign_sections import count_measurements
+from pipeline.campaign_sections import measurements_of
 from pipeline.cost import CostModel
 from store.array_store import get_array, open_group, read_block_seeds, read_grid, reading
 from store.chunks import locate_block, pending_blocks
@@ -35,7 +35,7 @@ def correct_cost(campaign: Campaign, path: StorePath, cost: CostModel) -> CostMo
     inits = len(campaign.grid.inits)
     measured: dict[tuple[float, int], list[float]] = defaultdict(list)
     for block, seconds in _read_history(path):
-        measurements = count_measurements(block.value, block.N)
+        measurements = measurements_of(campaign.model, block.value, block.N)
         predicted = replace(cost, corrections={}).block_seconds(block, measurements, inits)
         if block.N in cost.elements_per_second and seconds > _LEAST_SECONDS:
             measured[block.value, block.N].append(seconds / predicted)

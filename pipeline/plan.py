@@ -11,10 +11,11 @@ from math import prod
 import numpy as np
 
 from pipeline.campaign import Campaign
-from pipeline.campaign_sections import count_measurements
+from pipeline.campaign_sections import measurements_of
 from pipeline.cost import CostModel, nominal_cost
 from pipeline.instances import conditional_bytes
 from pipeline.kernel.density import LARGEST_DENSE
+from pipeline.kernel.models import MOST_SPIKED_DIRECTIONS
 from pipeline.work import Unit
 from store.array_store import read_block_seeds, read_grid
 from store.chunks import pending_blocks
@@ -147,13 +148,15 @@ def _worker_bytes(campaign: Campaign, cost: CostModel, block_seeds: int, run_byt
     largest = 0.0
     for (_, place), measurements in np.ndenumerate(campaign.measurements()):
         N, M = campaign.grid.N[place], int(measurements)
+        if not M:  # without measurements: points in the basis of what is known of an instance
+            N = min(N, MOST_SPIKED_DIRECTIONS)
         vectors = runs * (_VECTORS_PER_RUN + len(campaign.all_times())) * N * item
         if cost.rule.choose(N, M) == "dense":
             instance = 2.0 * M * N * item
         else:
             instance = conditional_bytes(N, M, cost.directions, item)
             vectors += runs * _ROWS_PER_RUN * M * item
-        together = min(block_seeds, max(1, _TOGETHER_BYTES // (M * N * item)))
+        together = min(block_seeds, max(1, _TOGETHER_BYTES // max(1, M * N * item)))
         dense = 4 * 8 * N * N if campaign.spectrum and N <= LARGEST_DENSE else 0
         largest = max(largest, max(instance, 2 * _TOGETHER_BYTES) + together * vectors + dense)
     return int(_WORKER_BASE_BYTES + largest + block_seeds * runs * run_bytes)
@@ -166,7 +169,9 @@ def _group(campaign: Campaign, chunks: list[tuple[Block, ...]], cost: CostModel)
         together.append(chunk)
         seconds += sum(
             cost.block_seconds(
-                block, count_measurements(block.value, block.N), len(campaign.grid.inits)
+                block,
+                measurements_of(campaign.model, block.value, block.N),
+                len(campaign.grid.inits),
             )
             for block in chunk
         )

@@ -88,7 +88,7 @@ def open_ledger(
         before = read_attributes(path)
         if wanted.missing_from(ledger.grid):
             grid = ledger.grid.union(wanted)
-            measurements = tabulate_measurements(grid.values, grid.N)
+            measurements = tabulate_measurements(campaign.model, grid.values, grid.N)
             ledger.grow(grid, measurements, describe(campaign, before))
         elif _revision(campaign) != _known_revision(before):
             ledger.update_attributes(describe(campaign, before))

@@ -64,7 +64,7 @@ class Rounds:
         """The round that has not ended yet, or the last one, from the results in the store."""
         grid = self._campaign.grid
         asked: dict[Cell, int] = {
-            (value, init): grid.seeds for value in grid.alpha for init in grid.inits
+            (value, init): grid.seeds for value in grid.values for init in grid.inits
         }
         if N not in self._ledger.grid.N:
             return asked
@@ -97,7 +97,8 @@ class Rounds:
         grid = stored.union(wanted)
         before = self._ledger.status
         attributes = describe(self._campaign, read_attributes(self._path))
-        self._ledger.grow(grid, tabulate_measurements(grid.values, grid.N), attributes)
+        measurements = tabulate_measurements(self._campaign.model, grid.values, grid.N)
+        self._ledger.grow(grid, measurements, attributes)
         new = np.ones(grid.shape, dtype=bool)
         new[tuple(slice(length) for length in before.shape)] = False
         self._ledger.set_aside(new)

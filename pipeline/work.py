@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.campaign import Campaign
-from pipeline.campaign_sections import count_measurements
+from pipeline.campaign_sections import measurements_of
 from pipeline.cluster import limit_blas_threads
 from pipeline.instances import InstanceRule
 from pipeline.kernel.block import Dynamics, Task, run_block
@@ -99,7 +99,7 @@ class Recipe:
 
     def task(self, block: Block) -> Task:
         """Kernel task of a block."""
-        measurements = count_measurements(block.value, block.N)
+        measurements = measurements_of(self.model, block.value, block.N)
         constants = {**self.parameters, **dict(block.constants)}
         return Task(
             make_model(self.model, constants, (block.value, block.N), self.instances),

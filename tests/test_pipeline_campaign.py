@@ -350,7 +350,7 @@ def test_an_empty_override_removes_the_key() -> None:
         ("grid.seeds=1\nentropy=2", "override grid.seeds: expected a TOML value, got '1\\nentropy"),
         ("grid.N=" + "[" * 5000, "override grid.N: expected a TOML value, got '[[["),
         ("grid.alpha.num=3", "override grid.alpha.num: expected a table at grid.alpha, got [2.5"),
-        ("sampling.x=3", "sampling: unknown key, got {'x': 3}; "),
+        ("extra.x=3", "extra: unknown key, got {'x': 3}; "),
     ],
 )
 def test_an_override_that_fits_nowhere_is_said(override: str, said: str) -> None:
@@ -368,7 +368,10 @@ def test_an_override_that_fits_nowhere_is_said(override: str, said: str) -> None
         ("name='a/b'", r"name: .*letters, digits.*, got 'a/b'"),
         ("name=''", r"name: .*, got ''"),
         ("description='''a\nb'''", r"description: expected one line of text, got 'a\\nb'"),
-        ("model=spiked", "model: expected \"phase_retrieval\", got 'spiked'"),
+        (
+            "model=spiked",
+            'model: expected "phase_retrieval" or "spiked_matrix_tensor", got \'spiked\'',
+        ),
         ("entropy=-1", "entropy: expected an integer from 0 .*, got -1; "),
         ("entropy=9223372036854775808", "entropy: .*, got 9223372036854775808; "),
         ("entropy=1.0", r"entropy: .*, got 1\.0; "),

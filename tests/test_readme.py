@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipeline.campaign import campaign_fields, load_campaign, parse_campaign
+from pipeline.campaign import MODELS, campaign_fields, load_campaign, parse_campaign
 from pipeline.cluster import Resources
 from pipeline.launch import launch
 
@@ -44,8 +44,9 @@ def test_the_campaign_is_valid() -> None:
 
 def test_every_key_of_a_campaign_is_explained() -> None:
     sections = {"parameters", "grid", "dynamics", "trajectory", "spectrum", "sampling"}
-    inside = {".".join(key) for key in campaign_fields()} - sections
-    tables = ("grid.alpha", "trajectory.times", "spectrum.times")
+    fields = {key for kind in MODELS.values() for key in campaign_fields(kind)}
+    inside = {".".join(key) for key in fields} - sections
+    tables = ("grid.alpha", "grid.snr", "trajectory.times", "spectrum.times")
     spaced = {f"{table}.{name}" for table in tables for name in ("start", "stop", "num")}
     rows = set(re.findall(r"^\| `([^`]+)` \|", README, flags=re.MULTILINE))
     assert inside - spaced <= rows

@@ -25,7 +25,8 @@ Instances = Literal["dense", "conditional"]
 
 _DIRECTIONS = 512  # of a conditional instance, in the size of those advanced together
 _SPIKED_DIRECTIONS = 128
-_MOST_SPIKED_DIRECTIONS = 1024
+MOST_SPIKED_DIRECTIONS = 1024
+"""Coordinates of a point of a conditional instance of the spiked model."""
 
 
 class RunLandscape(PredictedLandscape, ObservedLandscape, Protocol):
@@ -218,7 +219,7 @@ class SpikedTensorModel:
                 for purpose in ("start", "probe")
             )
             return Drawn(dense, starts, probes, random_probes)
-        width = min(self.dimension, _MOST_SPIKED_DIRECTIONS)
+        width = min(self.dimension, MOST_SPIKED_DIRECTIONS)
         landscape = draw_conditional(
             streams, model=self.model, dimension=self.dimension, width=width
         )

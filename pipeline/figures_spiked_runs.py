@@ -1,0 +1,140 @@
+"""Runs of the spiked matrix-tensor model on the closed equations of N → ∞."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from pipeline.figures_style import THEORY_COLOUR, figure_style, size_colours
+from pipeline.results import Results
+from pipeline.theory.spiked_descent import Dynamics, descend
+from pipeline.theory.spiked_flow import follow_flow
+from pipeline.theory.spiked_landscape import (
+    gradient_flow_line,
+    hessian_edges,
+    hessian_outlier,
+    message_passing_line,
+    triviality_line,
+)
+from pipeline.theory.spiked_model import SpikedModel, make_spiked_model
+
+_INIT: Final = "overlap"
+_ROWS: Final = {
+    "overlap": "overlap $m$",
+    "multiplier": r"multiplier $\mu$",
+    "loss": "energy per $N$",
+    "lambda1": r"lowest eigenvalue $\lambda_1$",
+}
+_MOST_COLUMNS: Final = 3
+_FLOW_STEPS: Final = 400
+
+
+def spiked_lines(results: Results) -> dict[str, float]:
+    """Label → 1/Δ₂ of the lines of the phase diagram at the Δ_p of a store."""
+    delta_p, p = _constants(results)
+    return {
+        "AMP": message_passing_line(delta_p, p),
+        "flow": gradient_flow_line(delta_p, p),
+        "trivial": triviality_line(delta_p, p),
+    }
+
+
+def has_spiked_runs(results: Results) -> bool:
+    """Whether a store has runs of the spiked model from a given overlap, followed in time."""
+    return (
+        results.model == "spiked_matrix_tensor"
+        and results.trajectory is not None
+        and _INIT in results.cube["init"].to_numpy()
+    )
+
+
+def spiked_dynamics_figure(results: Results) -> Figure:
+    """m, μ, energy and λ₁ against time, for up to three 1/Δ₂: means over seeds on theory's curves.
+
+    Bars are standard errors. Solid: closed equations for N → ∞, for λ₁ the edge of the bulk;
+    dashed: the outlier if the noise did not know of the descent.
+    """
+    if results.trajectory is None:
+        raise ValueError("expected a store with the group `trajectory`, got one without")
+    runs = results.finished(results.trajectory).sel(init=_INIT)
+    snrs = runs["snr"].to_numpy()[:_MOST_COLUMNS]
+    with figure_style():
+        figure = Figure(figsize=(7.0, 7.4), layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.subplots(len(_ROWS), len(snrs), squeeze=False, sharex=True)
+        for column, snr in zip(grid.T, snrs, strict=True):
+            curves = _theory(results, float(snr), float(runs["time"].max()))
+            for ax, name in zip(column, _ROWS, strict=True):
+                _draw_theory(ax, curves, name)
+                _draw_means(ax, runs.sel(snr=snr), name)
+            column[0].set_title(rf"$1/\Delta_2 = {snr:g}$", loc="left")
+            column[-1].set_xlabel("time")
+        for ax, label in zip(grid[:, 0], _ROWS.values(), strict=True):
+            ax.set_ylabel(label)
+        handles, labels = grid[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=6, frameon=False)
+    return figure
+
+
+def _constants(results: Results) -> tuple[float, int]:
+    physics = results.physics
+    return float(physics["parameters.delta_p"]), int(physics["parameters.p"])
+
+
+def _theory(results: Results, snr: float, duration: float) -> Mapping[str, np.ndarray]:
+    """Curves by name, and their times."""
+    delta_p, p = _constants(results)
+    model = make_spiked_model(snr, delta_p, p)
+    overlap = float(results.physics["parameters.overlap"])
+    found = _follow(results, model, overlap, duration)
+    edge, _ = hessian_edges(model, found.multiplier)
+    outlier, _ = hessian_outlier(model, found.multiplier, found.overlap)
+    return {
+        "time": found.time,
+        "overlap": found.overlap,
+        "multiplier": found.multiplier,
+        "loss": found.matrix_energy + found.tensor_energy,
+        "lambda1": edge,
+        "outlier": outlier,
+    }
+
+
+def _follow(results: Results, model: SpikedModel, overlap: float, duration: float) -> Dynamics:
+    rate = results.physics.get("dynamics.learning_rate")
+    if rate is None:
+        return follow_flow(model, overlap, duration=duration, step=duration / _FLOW_STEPS)
+    step = float(rate)
+    return descend(model, overlap, duration=np.ceil(duration / step - 1e-9) * step, step=step)
+
+
+def _draw_theory(ax: Axes, curves: Mapping[str, np.ndarray], name: str) -> None:
+    ax.plot(curves["time"], curves[name], color=THEORY_COLOUR, linewidth=1.0, zorder=1)
+    if name == "lambda1":
+        ax.plot(curves["time"], curves["outlier"], "--", color=THEORY_COLOUR, linewidth=1.0)
+    ax.set_xscale("symlog", linthresh=0.5, linscale=0.4)
+    ax.set_xlim(0, curves["time"][-1])
+
+
+def _draw_means(ax: Axes, runs: xr.Dataset, name: str) -> None:
+    sizes = runs["N"].to_numpy()
+    sign = -1 if name == "multiplier" else 1  # the store has the kernel's sign, w·∇H/N
+    for N, colour in zip(sizes, size_colours(sizes), strict=True):
+        values = sign * runs[name].sel(N=N)
+        over = [dim for dim in values.dims if dim != "time"]
+        count = values.notnull().sum(over)
+        mean, error = values.mean(over), values.std(over, ddof=1) / np.sqrt(count)
+        ax.errorbar(
+            runs["time"],
+            mean,
+            yerr=error,
+            fmt="o",
+            color=colour,
+            markersize=2.8,
+            elinewidth=0.8,
+            label=f"$N = {N}$",
+            zorder=3,
+        )

@@ -1,0 +1,131 @@
+"""Campaigns of the spiked matrix-tensor model: the same pipeline, from the file to the figures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from pipeline.campaign import CampaignError, load_campaign, parse_campaign
+from pipeline.cost import calibrated_cost
+from pipeline.figures import draw_figures
+from pipeline.figures_theory import theory_lines
+from pipeline.launch import Resources, launch
+from pipeline.plan import make_plan
+from pipeline.results import read_results
+from pipeline.theory.spiked_descent import descend
+from pipeline.theory.spiked_model import make_spiked_model
+from store.array_store import open_store
+from store.ledger import counts
+
+SMALL = """
+name = "small"
+model = "spiked_matrix_tensor"
+entropy = 5
+
+[parameters]
+delta_p = 1.0
+overlap = 0.3
+recovered = 1.0
+
+[grid]
+snr = [1.5, 2.5]
+N = [40, 100000]
+seeds = 3
+inits = ["random", "overlap"]
+
+[dynamics]
+method = "descent"
+learning_rate = 0.1
+T = 3.0
+
+[trajectory]
+times = [0.0, 1.0, 3.0]
+"""
+
+
+def run(path: Path, *overrides: str):  # type: ignore[no-untyped-def]
+    campaign = parse_campaign(SMALL, source="small", overrides=overrides)
+    return launch(campaign, path, console=Console(quiet=True), resources=Resources("synchronous"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("spiked") / "small.zarr"
+    run(path)
+    return path
+
+
+def test_the_campaign_reads_back_and_has_its_axes() -> None:
+    campaign = parse_campaign(SMALL, source="small")
+    assert parse_campaign(campaign.to_toml(), source="again") == campaign
+    grid = campaign.grid_labels()
+    assert (grid.control, grid.values, grid.shape) == ("snr", (1.5, 2.5), (2, 2, 3, 2))
+    assert campaign.physics()["parameters.delta_p"] == 1.0
+    assert campaign.physics()["parameters.p"] == 3
+    assert (campaign.measurements() == 0).all()
+    assert campaign.prune(1).grid_labels().shape == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("grid.snr=[]", r"grid\.snr: expected one label or more, got \[\]; .*snr = "),
+        ("grid.snr=[2.0, 2.0]", r"grid\.snr: expected each label once, got \[2\.0\] more"),
+        ("grid.snr=[-1.0]", r"grid\.snr\[0\]: expected 1/Delta_2, .*, got -1\.0"),
+        ("grid.inits=['spectral']", r"grid\.inits\[0\]: .*\"overlap\".*, got 'spectral'"),
+        ("grid.alpha=[2.0]", r"grid\.alpha: unknown key, got \[2\.0\]"),
+        ("parameters.a=1.0", r"parameters\.a: unknown key, got 1\.0"),
+        ("parameters.p=2", r"parameters\.p: expected the order .*, got 2"),
+        ("parameters.recovered=0.0", r"parameters\.recovered: expected the \|m\| .*, got 0\.0"),
+        ("parameters.overlap=1.0", r"parameters\.overlap: expected m\(0\) .*, got 1\.0"),
+        ("parameters.delta_p=", r"parameters\.delta_p: expected the noise .*, got nothing"),
+        ("spectrum={times=[1],range=[0,1],bins=1}", r"spectrum: expected nothing"),
+    ],
+)
+def test_mistakes_name_their_key(override: str, said: str) -> None:
+    with pytest.raises(CampaignError, match=said):
+        parse_campaign(SMALL, source="small", overrides=[override])
+
+
+def test_bundled_studies_are_valid_and_have_a_plan(tmp_path: Path) -> None:
+    for name in ("spiked_recovery", "spiked_dynamics"):
+        campaign = load_campaign(name)
+        plan = make_plan(campaign, tmp_path / "none.zarr", calibrated_cost(campaign))
+        assert plan.runs == np.prod(campaign.grid_labels().shape)
+        assert 30 < plan.core_seconds < 3600
+
+
+def test_runs_are_on_the_closed_equations(store: Path) -> None:
+    cube = open_store(store)
+    assert (cube.status == 1).all()
+    assert dict(cube.sizes) == {"snr": 2, "N": 2, "seed": 3, "init": 2}
+    assert cube.instances.sel(N=40).to_numpy().max() == 0
+    assert cube.instances.sel(N=100000).to_numpy().min() == 1
+    for snr in (1.5, 2.5):
+        exact = descend(make_spiked_model(snr, 1.0), 0.3, duration=3.0, step=0.1)
+        runs = cube.sel(snr=snr, N=100000, init="overlap")
+        np.testing.assert_allclose(runs.overlap, exact.overlap[-1], atol=0.03)
+        np.testing.assert_allclose(runs.multiplier, -exact.multiplier[-1], atol=0.03)
+
+
+def test_a_store_resumes_and_grows_in_snr(store: Path) -> None:
+    before = open_store(store).load()
+    again = run(store)
+    assert again.quarantined == 0
+    run(store, "grid.snr=[1.5, 2.5, 3.0]", "grid.seeds=4")
+    assert counts(store)["done"] == 3 * 2 * 4 * 2
+    after = open_store(store).sel(snr=before.snr, seed=before.seed)
+    np.testing.assert_array_equal(after.overlap, before.overlap)
+
+
+def test_figures_of_the_store(store: Path) -> None:
+    results = read_results(store)
+    assert list(theory_lines(results).values()) == pytest.approx([1.618, 2.0, 2.4628], abs=1e-3)
+    names = {drawn.name: drawn.figure for drawn in draw_figures(results)}
+    assert "spiked_dynamics" in names
+    first = names["spiked_dynamics"].axes[0]
+    curve, *points = (line.get_xydata() for line in first.lines)
+    exact = descend(make_spiked_model(1.5, 1.0), 0.3, duration=3.0, step=0.1)
+    assert curve[-1] == pytest.approx([3.0, exact.overlap[-1]])
+    assert len(points) >= 2
