@@ -240,6 +240,12 @@ class Hessian:
     multiplier: Array
     residual: float = RESIDUAL
 
+    @property
+    def degenerate(self) -> bool:
+        """H = −μ on the null space of X, of dimension N − M."""
+        m, n = self.operators[0].shape
+        return n - m > 1
+
     def apply(self, v: Array, rows: Rows) -> Array:
         """H v for `v` [k, N], the k-th in the Hessian of trajectory rows[k] (sorted): one pass."""
         weights, shift = take_rows(self.curvature, rows), take_rows(self.multiplier, rows)

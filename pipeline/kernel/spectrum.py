@@ -2,6 +2,9 @@
 
 Dense diagonalisation where it is cheaper, otherwise Lanczos with full reorthogonalisation, all
 trajectories at once: one product with every Hessian still iterated on is one pass over X.
+
+A Krylov space holds one vector of each eigenspace. Where eigenvalues may be degenerate, as for
+M < N, where H = −μ on the null space of X, a second one starts orthogonal to what the first found.
 """
 
 import math
@@ -31,6 +34,10 @@ class SymmetricBatch(Protocol):
     @property
     def residual(self) -> float:
         """|H v − λ v| at which a pair is good enough; `RESIDUAL` where products are cheap."""
+
+    @property
+    def degenerate(self) -> bool:
+        """Whether the lowest eigenvalues may be degenerate; to find out costs a second run."""
 
     def apply(self, v: Array, rows: Rows) -> Array:
         """H v for `v` [k, N], the k-th in the matrix of trajectory rows[k]."""
@@ -102,7 +109,12 @@ def lowest_pairs(
     )
     everyone = np.arange(trajectories)
     most = int(_DENSE_FRACTION * n) if n <= _LARGEST_DENSE else n
-    left = everyone if n <= _DENSE_DIMENSION else _lanczos(matrices, start, pairs, most)
+    left = everyone
+    if n > _DENSE_DIMENSION:
+        left = _lanczos(matrices, start, pairs, most)
+        if matrices.degenerate:
+            found = np.setdiff1d(everyone, left)
+            left = np.concatenate([left, _find_missed(matrices, found, pairs, most)])
     for row in left:
         _diagonalise(matrices, int(row), pairs)
     for k in range(count):  # measured, not inferred from the recurrence
@@ -127,11 +139,91 @@ def _diagonalise(matrices: SymmetricBatch, row: int, pairs: LowestPairs) -> None
     pairs.products[row] += matrix.shape[0]
 
 
-def _lanczos(matrices: SymmetricBatch, start: Array, pairs: LowestPairs, most: int) -> Rows:
+@dataclass(frozen=True)
+class _Deflated:
+    """Some matrices of a batch on the space orthogonal to vectors of each.
+
+    Parameters
+    ----------
+    matrices : SymmetricBatch
+    chosen : int array [k]
+        Which.
+    vectors : float array [k, count, N]
+        Orthonormal.
+    """
+
+    matrices: SymmetricBatch
+    chosen: Rows
+    vectors: Array
+    degenerate: bool = False
+
+    @property
+    def residual(self) -> float:
+        """As of the whole matrices."""
+        return self.matrices.residual
+
+    def apply(self, v: Array, rows: Rows) -> Array:
+        """P H P v."""
+        return self.project(self.matrices.apply(self.project(v, rows), self.chosen[rows]), rows)
+
+    def dense(self, row: int) -> Array:
+        """H of one trajectory, not deflated."""
+        return self.matrices.dense(int(self.chosen[row]))
+
+    def project(self, v: Array, rows: Rows) -> Array:
+        """P v = v − Σ_k v_k (v_k · v)."""
+        known = take_rows(self.vectors, rows)
+        return v - (known.mT @ (known @ v[:, :, None]))[:, :, 0]
+
+
+def _find_missed(matrices: SymmetricBatch, found: Rows, pairs: LowestPairs, most: int) -> Rows:
+    """Add to the `found` pairs what their Krylov space missed; the rows where that fails."""
+    xp, (_, count, n) = namespace(pairs.vectors), pairs.vectors.shape
+    direction = np.random.Generator(np.random.Philox(n)).standard_normal((1, n))
+    failed = found[:0]
+    for _ in range(count - 1):  # each run finds one more vector of an eigenspace
+        known = take_rows(pairs.vectors, found)
+        deflated = _Deflated(matrices, found, known)
+        everyone = np.arange(len(found))
+        start = on_device_of(known, np.broadcast_to(direction, (len(found), n)))
+        more = LowestPairs(
+            np.empty((len(found), 1)),
+            xp.empty_like(known[:, :1, :]),
+            np.empty((len(found), 1)),
+            np.zeros(len(found), dtype=np.intp),
+        )
+        start = deflated.project(start, everyone)
+        unserved = _lanczos(deflated, start, more, most, pairs.values[found, -1])
+        pairs.products[found] += more.products
+        failed = np.concatenate([failed, found[unserved]])
+        lower = []
+        for k in np.setdiff1d(everyone, unserved).tolist():
+            row = int(found[k])
+            if more.values[k] < pairs.values[row, -1]:
+                values = np.concatenate([pairs.values[row], more.values[k]])
+                vectors = xp.concat([known[k, ...], more.vectors[k, ...]])
+                order = np.argsort(values, kind="stable")[:count]
+                pairs.values[row] = values[order]
+                pairs.vectors[row, ...] = take_rows(vectors, order)
+                lower.append(row)
+        found = np.array(lower, dtype=np.intp)
+        if not lower:
+            break
+    return failed
+
+
+def _lanczos(
+    matrices: SymmetricBatch,
+    start: Array,
+    pairs: LowestPairs,
+    most: int,
+    ceiling: Floats | float = math.inf,
+) -> Rows:
     """Fill `pairs` by Lanczos; the rows that it does not serve are returned.
 
     Those not converged within `most` products, and those whose Krylov space ends: it is invariant,
-    and need not hold the lowest pairs, nor both of a degenerate one.
+    and need not hold the lowest pairs, nor both of a degenerate one. Where the lowest pair turns
+    out to lie above a `ceiling` [trajectories], it need not converge.
     """
     xp, (trajectories, n) = namespace(start), start.shape
     count, eps = pairs.values.shape[1], precision(start)
@@ -159,8 +251,10 @@ def _lanczos(matrices: SymmetricBatch, start: Array, pairs: LowestPairs, most: i
         if k + 1 in (next_check, most):
             next_check = int(np.ceil(_CHECK_GROWTH * (k + 1)))
             values, vectors = ritz_pairs(diagonal[:, : k + 1], off[:, : k + 1])
+            residuals = np.abs(off[:, k, None] * vectors[:, -1, :count])
             bound = residual_bound(eps, values[:, -1] - values[:, 0], matrices.residual)
-            done = ~ended & (_largest_residual(vectors, off[:, k], count) <= bound)
+            above = values[:, 0] - residuals[:, 0] > np.broadcast_to(ceiling, trajectories)[rows]
+            done = ~ended & ((residuals.max(axis=-1) <= bound) | above)
             for row in np.flatnonzero(done).tolist():
                 pairs.values[rows[row]] = values[row, :count]
                 lowest = on_device_of(basis, vectors[row, :, :count].T) @ known[row, ...]
@@ -190,8 +284,3 @@ def ritz_pairs(diagonal: Floats, off: Floats) -> tuple[Floats, Floats]:
     tridiagonal[:, i[1:], i[:-1]] = off[:, :-1]  # eigh reads the lower triangle
     values, vectors = np.linalg.eigh(tridiagonal)
     return values, vectors
-
-
-def _largest_residual(vectors: Floats, off: Floats, count: int) -> Floats:
-    """|H v − λ v| of the worst of the `count` lowest pairs, from the recurrence [trajectories]."""
-    return np.asarray(np.abs(off[:, None] * vectors[:, -1, :count]).max(axis=-1))
