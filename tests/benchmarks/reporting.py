@@ -49,7 +49,7 @@ class Section:
 
 def report(sections: Iterable[Section], command: str, seconds: float) -> str:
     """All sections as one markdown text, with the machine and the versions at its head."""
-    packages = [name for name in ("numpy", "jax") if find_spec(name)]
+    packages = [name for name in ("numpy", "jax", "torch") if find_spec(name)]
     blas = {f"{pool['internal_api']} {pool['version']}" for pool in threadpool_info()}
     facts = [
         f"- date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {seconds:.0f} s",
@@ -58,6 +58,7 @@ def report(sections: Iterable[Section], command: str, seconds: float) -> str:
         f"- Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in packages)
         + f", {', '.join(sorted(blas))}; kernel version {KERNEL_VERSION}",
+        "- the kernel's arrays are NumPy's; no GPU was at hand, so nothing was measured on one",
     ]
     head = "# Benchmarks of the kernel\n\nWritten by `make bench`; times are core seconds.\n"
     return "\n".join([head, *facts, "", *(section.markdown() for section in sections)])
@@ -82,7 +83,7 @@ def best_seconds(call: Callable[[], object], *, spend: float = 0.3, least: int =
     while spent < spend or calls < least:
         seconds = core_seconds(call)
         best, spent, calls = min(best, seconds), spent + seconds, calls + 1
-    return best
+    return max(best, time.get_clock_info("process_time").resolution)
 
 
 def core_seconds(call: Callable[[], object]) -> float:
