@@ -157,6 +157,11 @@ class ProjectedHessian:
     multiplier: NDArray[np.float64]
     residual: float = RESIDUAL
 
+    @property
+    def degenerate(self) -> bool:
+        """The lowest eigenvalues are simple; −μ alone is fixed, and lies in the middle."""
+        return False
+
     def apply(self, v: Array, rows: Rows) -> Array:
         """The matrix of trajectory rows[k] times the k-th of `v` [k, N]."""
         normal = self.normal[rows]
