@@ -191,9 +191,10 @@ class Sweep:
         if self._left[size]:
             return
         units = self._more(size) if self._more and size not in self._stopped else []
-        self.add(units, ahead=True)  # one size is decided before the next begins
-        self._watcher.planned(units)
-        if not units:
+        if units:
+            self.add(units, ahead=True)  # one size is decided before the next begins
+            self._watcher.planned(units)
+        else:
             self._ended.append(size)
             self._release()
 
