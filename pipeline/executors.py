@@ -229,18 +229,18 @@ class ClusterExecutor:
     def _collect(self, future: "Future[Any]", *, doubtful: bool) -> Finished:
         key = self._keys.pop(str(future.key))
         error: BaseException | None = None
-        value, worker, attempts = None, "unknown", 1
+        value, worker, trace, attempts = None, "unknown", "", 1
         if future.status == "finished":
             try:
-                worker, value = future.result()
+                worker, value, error, trace = future.result()
             except (OSError, CancelledError, TimeoutError):  # its worker, or all, went meanwhile
                 error = TaskLostError("the cluster lost what the task returned")
         elif future.status == "error":
             error = future.exception()
-            worker = str(getattr(error, "worker", worker))
         else:
             error = TaskLostError(f"the cluster lost the task ({future.status})")
-        trace = "".join(traceback.format_exception(error)) if error else ""
+        if error is not None and not trace:
+            trace = "".join(traceback.format_exception(error))
         if isinstance(error, KilledWorker):
             worker, attempts = str(error.last_worker.address), error.allowed_failures + 1
             error = WorkerDiedError(
@@ -253,11 +253,15 @@ class ClusterExecutor:
         return Finished(key, value, error, trace, worker, attempts)
 
 
-def _run_signed(function: Callable[..., object], *arguments: object) -> tuple[str, object]:
-    """Call the function; which worker did is told, of an error too, which Dask does not."""
+def _run_signed(
+    function: Callable[..., object], *arguments: object
+) -> tuple[str, object, Exception | None, str]:
+    """Call the function: the worker that did, what was returned or raised, and where.
+
+    An error is a result too: Dask would write its traceback into every log.
+    """
     worker = get_worker().address
     try:
-        return worker, function(*arguments)
-    except Exception as error:
-        error.__dict__["worker"] = worker
-        raise
+        return worker, function(*arguments), None, ""
+    except Exception as error:  # noqa: BLE001
+        return worker, None, error, traceback.format_exc()
