@@ -138,8 +138,11 @@ def run(  # noqa: PLR0913  a flag each
             _say_how_to_resume(console, f"Stopped: {error}", path)
             raise typer.Exit(STOPPED) from None
     _show(console, outcome.reduced)
-    for file in _draw(path, read_results(path, outcome.reduced), None):
-        console.print(f"figure: {file}", soft_wrap=True)
+    try:
+        for file in _draw(path, read_results(path, outcome.reduced), None):
+            console.print(f"figure: {file}", soft_wrap=True)
+    except OSError as error:
+        console.print(f"no figures: {error}; `hesscape plot {path} --out DIR` draws them elsewhere")
     console.print(f"store:  {path}", soft_wrap=True)
     if outcome.quarantined:
         console.print(
