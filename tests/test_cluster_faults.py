@@ -485,13 +485,20 @@ def small_disk(place: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+def fill_up(file: Path) -> None:
+    with suppress(OSError), file.open("wb", buffering=0) as other:
+        while other.write(bytes(1 << 12)):
+            pass
+
+
 def test_a_full_disk_stops_the_sweep_and_the_next_one_completes_it(
     tmp_path: Path, uninterrupted: xr.Dataset
 ) -> None:
-    with small_disk(tmp_path / "disk", "3m") as disk:
-        (disk / "other data").write_bytes(bytes(2_600_000))
+    with small_disk(tmp_path / "disk", "30m") as disk:
         path = disk / "campaign.zarr"
         process = run(path)
+        wait_until_some_are_done(path, process)
+        fill_up(disk / "other data")
         printed, _ = process.communicate(timeout=400)
         assert process.returncode == 4, printed
         assert "No space left on device" in printed
