@@ -115,8 +115,11 @@ def _draw_theory(ax: Axes, curves: Mapping[str, np.ndarray], name: str) -> None:
     ax.plot(curves["time"], curves[name], color=THEORY_COLOUR, linewidth=1.0, zorder=1)
     if name == "lambda1":
         ax.plot(curves["time"], curves["outlier"], "--", color=THEORY_COLOUR, linewidth=1.0)
+    last = float(curves["time"][-1])
     ax.set_xscale("symlog", linthresh=0.5, linscale=0.4)
-    ax.set_xlim(0, curves["time"][-1])
+    ax.set_xlim(0, 1.05 * last)
+    ticks = [0.0, *(10.0**k for k in range(6) if 10.0**k <= last)]
+    ax.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
 
 
 def _draw_means(ax: Axes, runs: xr.Dataset, name: str) -> None:
