@@ -18,6 +18,7 @@ from pipeline.instances import (
     SNAPSHOT_PASSES,
     InstanceRule,
     count_densities,
+    count_directions,
     count_observing_passes,
     count_passes,
     pass_elements,
@@ -124,14 +125,16 @@ def calibrated_cost(campaign: Campaign) -> CostModel:
 
 
 def _cost(campaign: Campaign, elements_per_second: Mapping[int, float]) -> CostModel:
-    runs, passes = campaign.grid.replicas or 1, _passes(campaign)
-    kind = SpikedCost if campaign.model == "spiked_matrix_tensor" else CostModel
+    passes, inits = _passes(campaign), len(campaign.grid.inits)
+    kind: type[CostModel] = CostModel
+    directions = count_directions(campaign, _descending_passes(campaign), inits)
+    if campaign.model == "spiked_matrix_tensor":
+        kind, directions = SpikedCost, inits * (campaign.grid.replicas or 1) * passes
     return kind(
         passes,
         _snapshots(campaign),
         count_densities(campaign),
-        # of the passes of all initialisations together, each run asks for directions of its own
-        runs * len(campaign.grid.inits) * passes,
+        directions,
         elements_per_second,
         InstanceRule.of(campaign),
     )
@@ -146,13 +149,18 @@ def _snapshots(campaign: Campaign) -> float:
 
 
 def _passes(campaign: Campaign) -> float:
+    return _descending_passes(campaign) + 2 * SNAPSHOT_PASSES + count_observing_passes(campaign)
+
+
+def _descending_passes(campaign: Campaign) -> float:
+    """To the end of the runs, with what their starts need."""
     dynamics, inits = campaign.dynamics, campaign.grid.inits
-    passes = count_passes(dynamics, dynamics.T) + 2 * SNAPSHOT_PASSES
+    passes = count_passes(dynamics, dynamics.T)
     if "constrained" in inits:
         passes += count_passes(dynamics, dynamics.constrained_time)
     if "spectral" in inits:
         passes += SNAPSHOT_PASSES
-    return passes + count_observing_passes(campaign)
+    return passes
 
 
 def _time_pass(N: int, measurements: int, campaign: Campaign) -> float:

@@ -48,6 +48,19 @@ def count_densities(campaign: Campaign) -> int:
     return len(campaign.spectrum.times) if campaign.spectrum else 0
 
 
+def count_directions(campaign: Campaign, descending: float, inits: int) -> float:
+    """Most directions that the runs of one instance ask for, if N allows.
+
+    One for each of the `descending` passes of a run, two with the gain, and those of the Hessians
+    at one time: what snapshots ask for is forgotten with the next one.
+    """
+    at_once = DENSITY_PASSES if count_densities(campaign) else SNAPSHOT_PASSES
+    along = campaign.trajectory
+    if along is not None and along.gain:
+        at_once += 2 * count_passes(campaign.dynamics, campaign.dynamics.T)
+    return inits * (campaign.grid.replicas or 1) * (descending + at_once)
+
+
 @dataclass(frozen=True)
 class InstanceRule:
     """Dense or conditional, by N and M.
@@ -69,12 +82,9 @@ class InstanceRule:
     @classmethod
     def of(cls, campaign: Campaign) -> "InstanceRule":
         """Rule of a campaign."""
-        runs = campaign.grid.replicas or 1
-        passes = count_passes(campaign.dynamics, campaign.dynamics.T) + 2 * SNAPSHOT_PASSES
-        passes += DENSITY_PASSES * count_densities(campaign)
         return cls(
             campaign.instances,
-            runs * (passes + count_observing_passes(campaign)),
+            count_directions(campaign, count_passes(campaign.dynamics, campaign.dynamics.T), 1),
             np.dtype(campaign.dynamics.dtype).itemsize,
         )
 

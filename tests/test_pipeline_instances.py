@@ -23,14 +23,16 @@ def rule(*overrides: str) -> InstanceRule:
 def test_auto_takes_matrices_while_they_are_small_and_faster() -> None:
     kinds = [rule().choose(N, 3 * N) for N in (64, 256, 512, 4096, 10**4, 10**5, 10**6)]
     assert kinds == ["dense"] * 3 + ["conditional"] * 4
-    # long runs and snapshots ask for more directions, and are dense up to larger N
+    # long runs and the gain ask for more directions, and are dense up to larger N
     sizes = np.geomspace(100, 10**5, 50).astype(int).tolist()
-    times = "trajectory.times={start = 1, stop = 100, num = 20}"
+    gain = ("trajectory.times=[1, 10]", "trajectory.gain=true")
     crossing = [
         next(N for N in sizes if rule(*more).choose(N, 3 * N) == "conditional")
-        for more in (["dynamics.T=100.0"], ["dynamics.T=1000.0"], ["dynamics.T=1000.0", times])
+        for more in (["dynamics.T=100.0"], ["dynamics.T=1000.0"], ["dynamics.T=1000.0", *gain])
     ]
     assert crossing == sorted(set(crossing))
+    # snapshots are forgotten
+    assert rule("trajectory.times=[1, 10, 100]") == rule()
 
 
 def test_the_choice_is_that_of_the_physics_and_not_of_the_grid() -> None:
