@@ -44,7 +44,8 @@ def average_runs(cube: xr.Dataset, trajectory: xr.Dataset) -> xr.Dataset:
     -------
     Dataset [control, N, init, time]
         ``under_way``: share of the runs that have not ended. ``overlap``: |m|, of an ended run what
-        it ended with. `RUNS`, as far as the store has them: over the runs under way; `EQUATOR`.
+        it ended with. `RUNS`, as far as the store has them: over the runs under way; `EQUATOR`, and
+        ``log_gain``, log |G|: the gain of the typical run, since few runs make its mean.
     """
     finished = outcomes(cube[["status", "recovered"]].load()).finished
     wanted = [name for name in (*RUNS, *EQUATOR) if name in trajectory]
@@ -53,7 +54,10 @@ def average_runs(cube: xr.Dataset, trajectory: xr.Dataset) -> xr.Dataset:
     final = cube["overlap"].load().where(finished)
     runs["overlap"] = abs(runs["overlap"]).where(under_way, final)
     runs["overlap"].attrs["long_name"] = "|m|, after the end of a run its last value"
-    for name in EQUATOR:
+    if "gain" in runs:
+        runs["log_gain"] = xr.apply_ufunc(np.log, abs(runs["gain"]))
+        runs["log_gain"].attrs["long_name"] = "log |G|, G the signal gain"
+    for name in (*EQUATOR, "log_gain"):
         if name in runs and not bool(runs[name].notnull().any()):
             runs = runs.drop_vars(name)
     averaged = average_seeds(runs)

@@ -174,7 +174,8 @@ FIGURES: Final = (
     FigureKind(
         "spectrum_along_descent",
         "The density of the Hessian's eigenvalues along runs that start at random, of the largest "
-        "size, means over seeds; below on a logarithmic axis. Dashed: theory at the start.",
+        "size, means over seeds, whose multipliers differ and smear it; below on a logarithmic "
+        "axis. Dashed: theory at the start.",
         applies=has_spectrum,
         draw=spectrum_figure,
     ),

@@ -62,11 +62,11 @@ def window_figure(results: Results) -> Figure:
             part = part.sel(time=part["time"] > 0)
             times = part["time"].to_numpy()
             draw_band(axes[0], times, part, "bbp_margin_equator", color=colour)
-            draw_band(axes[1], times, part, "gain", color=colour)
+            draw_band(axes[1], times, _exponential(part, "log_gain"), "log_gain", color=colour)
         axes[0].axhline(0, color="0.8", linewidth=0.6, zorder=0)
         axes[0].set_ylabel("margin of the outlier")
         axes[1].set_yscale("log")
-        axes[1].set_ylabel("signal gain $G$")
+        axes[1].set_ylabel(r"typical gain $e^{\langle\log|G|\rangle}$")
         for ax in axes[:2]:
             ax.set_xscale("log")
             ax.set_xlabel(_TIME)
@@ -86,6 +86,13 @@ def _entries(
         (name_value(control, value), {"color": colour})
         for value, colour in zip(values, colours, strict=True)
     ]
+
+
+def _exponential(part: xr.Dataset, name: str) -> xr.Dataset:
+    """A mean of logarithms and its interval, as numbers again."""
+    return xr.Dataset(
+        {f"{name}{end}": np.exp(part[f"{name}{end}"]) for end in ("", "_low", "_high")}
+    )
 
 
 def _draw_loss_times(ax: Axes, found: xr.Dataset, control: str) -> None:
