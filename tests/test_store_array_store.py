@@ -29,6 +29,7 @@ from store.chunks import pending_blocks
 from store.groups import GROUPS, Labels
 from store.keys import Block, Grid
 from store.schema import (
+    OF_DRIVER,
     RESULTS,
     SchemaError,
     coordinate_variables,
@@ -176,7 +177,7 @@ def test_plain_xarray_shows_the_labelled_cube(path: Path) -> None:
     assert cube.init.values.tolist() == list(INITS)
     assert cube.M.sel(alpha=1.5, N=128) == 192
     assert set(cube.coords) == {"alpha", "N", "seed", "init", "M"}
-    assert set(cube.data_vars) == {"status", *RESULTS}
+    assert set(cube.data_vars) == {*OF_DRIVER, *RESULTS}
     assert cube.attrs == {"campaign": "a = 1"}
     axes = tuple(GRID.axes())
     for row in coordinate_variables(axes) + cube_variables(axes):
