@@ -73,9 +73,9 @@ def publish_nodes(
     consolidated["metadata"] = dict(sorted(shown.items()))
     metadata["attributes"].update(attributes or {})
     text = json.dumps(metadata, indent=2, allow_nan=False)
-    write_bytes(place, f"{group}/{METADATA}".lstrip("/"), text.encode())
-    if not group:
+    if not group:  # the copy first: all that it shows is there, and readers see the change last
         write_bytes(place, f"{COPIES}{METADATA}", text.encode())
+    write_bytes(place, f"{group}/{METADATA}".lstrip("/"), text.encode())
 
 
 def copy_files(place: Store, arrays: Iterable[str]) -> None:
