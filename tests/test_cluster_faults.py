@@ -144,7 +144,7 @@ def scheduler_file(cluster: Cluster) -> Path:
 
 
 def wait_until_some_are_done(path: Path, process: "subprocess.Popen[str]", least: int = 1) -> int:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while time.monotonic() < deadline:
         with suppress(FileNotFoundError, SchemaError):
             if (done := counts(path)["done"]) >= least:
@@ -152,7 +152,7 @@ def wait_until_some_are_done(path: Path, process: "subprocess.Popen[str]", least
         if process.poll() is not None:
             raise AssertionError(process.communicate()[0])
         time.sleep(0.1)
-    raise AssertionError("nothing was done within 120 s")
+    raise AssertionError("nothing was done within 400 s")
 
 
 @pytest.mark.parametrize("by", ["file", "address"])
