@@ -117,10 +117,14 @@ def calibrated_cost(campaign: Campaign) -> CostModel:
     """Cost on this machine: a pass is timed for each N (a fraction of a second each)."""
     if campaign.model == "spiked_matrix_tensor":
         return nominal_cost(campaign)
-    rates = {
-        N: _time_pass(N, max(1, int(column.max())), campaign)
-        for N, column in zip(campaign.grid.N, campaign.measurements().T, strict=True)
-    }
+    rule = InstanceRule.of(campaign)
+    rates = {}
+    for N, column in zip(campaign.grid.N, campaign.measurements().T, strict=True):
+        measurements = max(1, int(column.max()))
+        dense = rule.choose(N, measurements) == "dense"
+        # the bases of a conditional instance are as wide as the directions that it knows
+        width = N if dense else min(N, max(2, int(rule.directions)))
+        rates[N] = _time_pass(width, measurements, campaign)
     return _cost(campaign, rates)
 
 
