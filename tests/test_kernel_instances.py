@@ -86,6 +86,18 @@ def test_densities_and_the_gain_are_those_of_the_spec_on_conditional_instances()
     assert all(np.isfinite(table).all() for table in result.spectrum.values())
 
 
+def test_flat_directions_of_fewer_measurements_than_dimensions_are_counted():
+    """M < N: −μ is an eigenvalue at least N − M times, at the end of a descent the lowest one."""
+    flat = task((0, 1), n=300, alpha=0.5, duration=400.0, inits=("random",), times=(1.0,))
+    result = run_block(flat)
+    assert result.finished.all()
+    values = {name: table.ravel() for name, table in result.values.items()}
+    assert np.all(values["residual_end"] <= 0.011)
+    for name in ("lambda1_end", "lambda2_end"):
+        np.testing.assert_allclose(values[name], -values["multiplier"], atol=0.011)
+    assert np.all(values["lambda1_start"] < -values["multiplier"] - 0.1)
+
+
 def test_precision_and_tolerance_of_the_bases_do_not_move_a_run(monkeypatch):
     """float32 and float64 are the same instance; so is one with a hundred times smaller tol."""
     results = []
