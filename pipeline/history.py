@@ -35,10 +35,11 @@ def correct_cost(campaign: Campaign, path: StorePath, cost: CostModel) -> CostMo
     inits = len(campaign.grid.inits)
     measured: dict[tuple[float, int], list[float]] = defaultdict(list)
     for block, seconds in _read_history(path):
+        if block.N not in cost.elements_per_second or seconds <= _LEAST_SECONDS:
+            continue
         measurements = measurements_of(campaign.model, block.value, block.N)
         predicted = replace(cost, corrections={}).block_seconds(block, measurements, inits)
-        if block.N in cost.elements_per_second and seconds > _LEAST_SECONDS:
-            measured[block.value, block.N].append(seconds / predicted)
+        measured[block.value, block.N].append(seconds / predicted)
     corrections = {place: float(np.mean(ratios)) for place, ratios in measured.items()}
     return replace(cost, corrections=corrections)
 
