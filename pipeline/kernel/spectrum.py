@@ -193,7 +193,7 @@ def _find_missed(matrices: SymmetricBatch, found: Rows, pairs: LowestPairs, most
             np.zeros(len(found), dtype=np.intp),
         )
         # only in coordinates that the found vectors have: others are not known of every instance
-        start *= xp.astype(xp.any(known != 0, axis=1), start.dtype)
+        start = start * xp.astype(xp.any(known != 0, axis=1), start.dtype)
         start = deflated.project(start, everyone)
         unserved = _lanczos(deflated, start, more, most, pairs.values[found, -1])
         pairs.products[found] += more.products
