@@ -181,6 +181,7 @@ class Counted:
 
         class Counting:
             residual = hessian.residual
+            degenerate = hessian.degenerate
             dense = hessian.dense
 
             def apply(self, v, rows):
