@@ -84,9 +84,9 @@ def _distances(cells: Cells, sizes: Floats, recovered: Floats, runs: Floats) -> 
         own = np.flatnonzero(cells.size == N)
         own = own[np.argsort(cells.control[own])]
         c, k, n = cells.control[own], recovered[:, own], runs[own]
-        b0, b1 = fit_curve(c, k, np.broadcast_to(n, k.shape)).T
+        half = _half_points(c, fit_curve(c, k, np.broadcast_to(n, k.shape)))
         p = (k + 0.5) / (n + 1)  # the variance of cells without or with only recoveries is not 0
-        curves.append((c + (b0 / b1)[:, None], k / n, p * (1 - p) / n))
+        curves.append((c - half[:, None], k / n, p * (1 - p) / n))
     total, count = np.zeros(len(recovered)), np.zeros(len(recovered))
     for i, (x, y, variance) in enumerate(curves):
         weights, weighted = np.zeros_like(y), np.zeros_like(y)
@@ -102,6 +102,18 @@ def _distances(cells: Cells, sizes: Floats, recovered: Floats, runs: Floats) -> 
         total += np.where(inside, (y - master) ** 2 / (variance + error), 0.0).sum(axis=1)
         count += inside.sum(axis=1)
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def _half_points(c: Floats, fits: Floats) -> Floats:
+    """c_½ of each fit [sets]; NaN, so that the curve takes no part, where the points do not say it.
+
+    That is where the fit does not rise, or crosses one half farther outside the points than they
+    reach.
+    """
+    b0, b1 = fits.T
+    reach = c[-1] - c[0]
+    known = (b0 + b1 * (c[0] - reach) < 0) & (b0 + b1 * (c[-1] + reach) > 0)
+    return np.divide(-b0, b1, out=np.full_like(b0, np.nan), where=known)
 
 
 def _between(x: Floats, others: Floats, p: Floats, spread: Floats) -> tuple[Floats, Floats]:

@@ -139,7 +139,8 @@ class Sweep:
             # before a reduction is handed out that relies on it
             self._ledger.flush(lazily=not self._reductions and bool(self._units))
             self._fill()
-            if not self._under_way and whole is None and len(parts) == len(self._ledger.grid.N):
+            every = len(parts) == len(self._ledger.grid.N)
+            if every and whole is None and not self._under_way and not mistakes:
                 self._submit("combine", None, combine_stored, self._path, list(parts.values()))
         if mistakes:
             raise mistakes[0]

@@ -108,11 +108,13 @@ def test_a_list_of_a_is_an_axis_with_tables_and_figures(
     printed = capsys.readouterr().out
     for text in ("20 done before, 20 to do", "random, a = 0.1: probability", "constrained, a = 1:"):
         assert text in printed
-    assert {file.name for file in (folder / "tiny-figures").glob("*.png")} == {
-        "hessian_at_start.png",
-        "recovery-a=0.1.png",
-        "recovery-a=1.png",
+    each = {
+        f"{kind}-a={a}"
+        for kind in ("recovery", "recovery_by_time", "paired_inits")
+        for a in ("0.1", "1")
     }
+    drawn = {file.stem for file in (folder / "tiny-figures").glob("*.png")}
+    assert drawn == {"hessian_at_start", "phase_diagram", *each}
     cube, one = xr.open_zarr("tiny.zarr"), xr.open_zarr("one.zarr").sel(N=[12])
     assert cube.overlap.dims == ("a", "alpha", "N", "seed", "init")
     assert (cube.status == 1).all()
@@ -214,12 +216,10 @@ def test_status_reduce_plot_and_retry(
     assert hesscape(monkeypatch, "reduce", "tiny.zarr", "--json") == 0
     assert "probability" in json.loads(capsys.readouterr().out)["data_vars"]
     assert hesscape(monkeypatch, "plot", "tiny.zarr", "--out", "pictures") == 0
-    assert sorted(path.name for path in (folder / "pictures").iterdir()) == [
-        "hessian_at_start.pdf",
-        "hessian_at_start.png",
-        "recovery.pdf",
-        "recovery.png",
-    ]
+    kinds = ["recovery", "half_recovery_laws", "collapse", "recovery_by_time", "paired_inits"]
+    assert {path.name for path in (folder / "pictures").iterdir()} == {
+        f"{kind}.{suffix}" for kind in [*kinds, "hessian_at_start"] for suffix in ("pdf", "png")
+    }
     assert hesscape(monkeypatch, "retry", "tiny.zarr") == 0
     assert "0 runs" in capsys.readouterr().out
 

@@ -135,6 +135,16 @@ def test_curves_of_one_shape_collapse_and_others_do_not() -> None:
     assert again[0] == again[1]
 
 
+def test_curves_that_do_not_say_their_half_point_take_no_part() -> None:
+    """Few runs: simulated counts are now and then alike on all points, or fall."""
+    sizes = np.array([12.0, 16.0])
+    cells = as_cells(np.array([2.0, 5.0]), sizes, np.array([[1, 2], [4, 5]]), np.full((2, 2), 7))
+    found = collapse_quality(cells)
+    assert np.isfinite([found.quality, found.low, found.high]).all()
+    flat = as_cells(np.array([2.0, 5.0]), sizes, np.array([[1, 4], [1, 4]]), np.full((2, 2), 7))
+    assert collapse_quality(flat).words() == "curves of different sizes do not overlap"
+
+
 def reduced_of(counts: dict[str, Cells], sizes: list[int], runs: int) -> xr.Dataset:
     shape = (len(ALPHA), len(sizes))
     recovered = np.stack([cells.recovered.reshape(shape) for cells in counts.values()], axis=-1)

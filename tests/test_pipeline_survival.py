@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import xarray as xr
-from scipy.stats import CensoredData, ecdf
+from scipy.stats import CensoredData, ecdf, norm
 
 from pipeline.outcomes import ReductionError, outcomes
 from pipeline.recovery import half_recovery
+from pipeline.recovery_curve import probability
 from pipeline.reductions import reduce_cube
 from pipeline.survival import survival
 from store.schema import Status
@@ -15,12 +16,21 @@ T = 100.0
 ALPHA = (1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
 
 
+HALF_AT_T = 1.6
+
+
+def predictor(alpha: np.ndarray, time: float) -> np.ndarray:
+    """η of the recovery by a time: a start |Z| is amplified at the rate 0.05 (α - 1)."""
+    return 0.05 * (alpha - 1) * time - 5 * (HALF_AT_T - 1)
+
+
 def make_cube(seeds: int = 40, *, seed: int = 0) -> xr.Dataset:
-    """Runs with exponential hitting times of rate (α/4)⁴ 0.02, seen until T."""
+    """Runs of |Z| exp(0.05 (α - 1) t) up to a bound that half of them pass by T at α = 1.6."""
     rng = np.random.default_rng(seed)
     dims = ("alpha", "N", "seed", "init")
-    scale = 50 / (np.array(ALPHA) / 4).reshape(-1, 1, 1, 1) ** 4
-    hit = rng.exponential(scale, (len(ALPHA), 2, seeds, 2))
+    start = np.abs(rng.standard_normal((len(ALPHA), 2, seeds, 2)))
+    to_grow = np.maximum(np.log(norm.ppf(0.75) / start) + 5 * (HALF_AT_T - 1), 0)
+    hit = to_grow / (0.05 * (np.array(ALPHA) - 1)).reshape(-1, 1, 1, 1)
     recovered = (hit <= T).astype(np.int8)
     return xr.Dataset(
         {
@@ -61,19 +71,15 @@ def test_the_last_horizon_is_the_whole_run_and_halves_fall_with_time() -> None:
     halves = reduced["alpha_half_by"]
     assert halves.notnull().all()
     assert (halves.diff("horizon") < 0).all()
-    # half recover by T where 0.02 (α/4)⁴ T = log 2
-    truth = 4 * (np.log(2) * 50 / np.array([T / 2, T])) ** 0.25
-    assert halves.isel(horizon=[2, 3]).mean(["N", "init"]).to_numpy() == pytest.approx(
-        truth, rel=0.05
-    )
+    truth = 1 + (HALF_AT_T - 1) * T / halves["horizon"].to_numpy()
+    assert halves.mean(["N", "init"]).to_numpy() == pytest.approx(truth, rel=0.05)
 
 
 def test_intervals_at_a_horizon_hold_the_truth() -> None:
     held = []
     for seed in range(20):
         curve = survival(make_cube(30, seed=seed), [20.0], resamples=2).isel(horizon=0)
-        rate = 0.02 * (curve["alpha"] / 4) ** 4
-        truth = 1 - np.exp(-rate * 20.0)
+        truth = curve["alpha"].copy(data=probability(predictor(np.array(ALPHA), 20.0)))
         held.append(
             (curve["probability_by_low"] <= truth) & (truth <= curve["probability_by_high"])
         )

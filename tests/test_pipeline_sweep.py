@@ -554,14 +554,19 @@ def test_reductions_of_the_sweep_are_those_of_the_store(campaign: Campaign, tmp_
     xr.testing.assert_identical(reduced, reduce_store(path))
 
 
-def test_an_error_of_a_reduction_is_raised(
-    campaign: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", ["reduce_stored", "combine_stored"])
+def test_an_error_of_a_reduction_is_raised_once(
+    step: str, campaign: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(path: str, size: int) -> xr.Dataset:
+    calls = []
+
+    def fail(*arguments: object) -> xr.Dataset:
+        calls.append(arguments)
         raise MemoryError("too large to reduce")
 
-    monkeypatch.setattr("pipeline.sweep.reduce_stored", fail)
+    monkeypatch.setattr(f"pipeline.sweep.{step}", fail)
     path = tmp_path / "tiny.zarr"
     with pytest.raises(MemoryError, match="too large"):
         sweep(campaign, path, InlineExecutor())
     assert counts(path)["pending"] == 0
+    assert len(calls) == (2 if step == "reduce_stored" else 1)  # a size each, or all at once
