@@ -250,3 +250,16 @@ def test_an_instance_that_is_not_finite_has_no_gain():
     gain = signal_gain(replace(landscape, weights=weights), w0, owner, times=TIMES, tolerance=1e-2)
     assert np.isnan(gain[1]).all()
     np.testing.assert_array_equal(gain[[0, 2]], sound[[0, 2]])
+
+
+def test_grows_and_falls_beyond_the_range_of_its_arrays():
+    """Where the equator is left or approached exponentially for long; float32 ends at e^88."""
+    logs = []
+    for dtype in (FLOAT64, FLOAT32):
+        landscape, w0, owner = retrieval(3, n=16, alpha=6.0, dtype=dtype)
+        gain = signal_gain(landscape, w0, owner, times=(200.0, 400.0), tolerance=1e-2)
+        assert np.isfinite(gain).all()
+        logs.append(np.log(np.abs(gain)))
+    assert logs[0].max() > 300
+    assert logs[0].min() < -200
+    assert logs[1] == pytest.approx(logs[0], rel=1e-2)

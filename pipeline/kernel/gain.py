@@ -65,18 +65,23 @@ def follow_equator(
     """
     xp = namespace(w)
     unit = take_rows(landscape.signals, owner) / math.sqrt(landscape.dimension)
-    state = xp.concat([w, unit], axis=1)
+    state = xp.concat([w, unit, xp.zeros_like(w[:, :1])], axis=1)
     recorder = PathRecorder(state, times)
     system = _TangentFlow(landscape, owner, recorder, tolerance)
     integrate(system, state, times[-1] if times else 0.0, tolerance)
-    u = recorder.path[:, :, landscape.dimension :]
-    gain = to_host(xp.vecdot(u, unit[:, None, :])).astype(np.float64)
-    return gain, recorder.path[:, :, : landscape.dimension]
+    n = landscape.dimension
+    along = to_host(xp.vecdot(recorder.path[:, :, n : 2 * n], unit[:, None, :])).astype(np.float64)
+    growth = to_host(recorder.path[:, :, 2 * n]).astype(np.float64)
+    return along * np.exp(growth), recorder.path[:, :, :n]
 
 
 @dataclass(frozen=True)
 class _TangentFlow:
-    """(w, u) as the integrator sees it, side by side in rows of width 2 N."""
+    """(w, v, s) with u = e^s v and |v| = 1, as the integrator sees it: rows of width 2 N + 1.
+
+    Where the equator-held trajectory rests at a point with a negative direction, u grows
+    exponentially without end: beyond float32 in a few hundred units of time.
+    """
 
     landscape: TangentLandscape
     owner: Rows
@@ -84,41 +89,45 @@ class _TangentFlow:
     tolerance: float
 
     def force(self, y: Array, place: Rows) -> tuple[Array, Any]:
-        """Force on w, held on the equator, and the linearised free force on u."""
+        """Force on w, held on the equator, and the linearised free force on v and s."""
         xp, owner = namespace(y), self.owner[place]
-        w, u = self._split(y)
-        gradient, local, product = self.landscape.gradient_and_product(w, u, owner)
+        w, v = self._split(y)
+        gradient, local, product = self.landscape.gradient_and_product(w, v, owner)
         norm = xp.vecdot(w, w)
         multiplier = xp.vecdot(w, gradient) / norm
         held = off_signal(gradient, take_rows(self.landscape.signals, owner))
         along_w = xp.vecdot(w, held) / norm
         force_w = along_w[:, None] * w - held
-        force_u = multiplier[:, None] * u - product
-        # u stays tangent while the tangent plane turns: w·du/dt = −u·dw/dt
-        radial = (xp.vecdot(w, force_u) + xp.vecdot(u, force_w)) / norm
-        force_u -= radial[:, None] * w
-        return xp.concat([force_w, force_u], axis=1), (local, multiplier)
+        force_v = multiplier[:, None] * v - product
+        # v stays tangent while the tangent plane turns: w·dv/dt = −v·dw/dt
+        radial = (xp.vecdot(w, force_v) + xp.vecdot(v, force_w)) / norm
+        force_v -= radial[:, None] * w
+        rate = xp.vecdot(v, force_v) / xp.vecdot(v, v)
+        force_v -= rate[:, None] * v
+        return xp.concat([force_w, force_v, rate[:, None]], axis=1), (local, multiplier, rate)
 
     def stiffness(self, local: Any, selected: Rows, place: Rows) -> Array:
-        """λ_max of the Hessian, which both parts share."""
-        at_points, multiplier = local
-        return self.landscape.stiffness(
-            take_rows(at_points, selected), take_rows(multiplier, selected), self.owner[place]
-        )
+        """λ_max of the Hessian, which both parts share, and the rate at which v forgets others."""
+        at_points, multiplier, rate = (take_rows(part, selected) for part in local)
+        largest = self.landscape.stiffness(at_points, multiplier, self.owner[place])
+        xp = namespace(rate)
+        return largest + xp.maximum(rate, xp.zeros_like(rate))
 
     def project(self, y: Array, place: Rows) -> Array:
-        """Bring w back on sphere and equator, u tangent to the sphere."""
-        w, u = self._split(y)
-        w = on_sphere(off_signal(w, take_rows(self.landscape.signals, self.owner[place])))
-        return namespace(y).concat([w, off_signal(u, w)], axis=1)
-
-    def error(self, estimate: Array, y: Array) -> Array:
-        """Larger of the r.m.s. error of w and the relative error of u, over the tolerance."""
-        error_w, error_u = self._split(estimate)
-        _, u = self._split(y)
+        """Bring w back on sphere and equator, v to the unit vectors tangent to the sphere."""
         xp = namespace(y)
+        w, v = self._split(y)
+        w = on_sphere(off_signal(w, take_rows(self.landscape.signals, self.owner[place])))
+        v = off_signal(v, w)
+        v = v / xp.sqrt(xp.vecdot(v, v))[:, None]
+        return xp.concat([w, v, y[:, -1:]], axis=1)
+
+    def error(self, estimate: Array, y: Array) -> Array:  # noqa: ARG002  |v| is known
+        """Larger of the r.m.s. error of w and the relative error of u, over the tolerance."""
+        error_w, error_v = self._split(estimate)
+        xp = namespace(estimate)
         rms = xp.sqrt(xp.vecdot(error_w, error_w) / self.landscape.dimension)
-        relative = xp.sqrt(xp.vecdot(error_u, error_u) / xp.vecdot(u, u))
+        relative = xp.sqrt(xp.vecdot(error_v, error_v) + estimate[:, -1] ** 2)
         return xp.maximum(rms, relative) / self.tolerance
 
     def arrive(self, step: Step) -> Mask:
@@ -128,4 +137,4 @@ class _TangentFlow:
 
     def _split(self, y: Array) -> tuple[Array, Array]:
         n = self.landscape.dimension
-        return y[:, :n], y[:, n:]
+        return y[:, :n], y[:, n : 2 * n]
