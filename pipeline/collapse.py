@@ -113,7 +113,9 @@ def _half_points(c: Floats, fits: Floats) -> Floats:
     b0, b1 = fits.T
     reach = c[-1] - c[0]
     known = (b0 + b1 * (c[0] - reach) < 0) & (b0 + b1 * (c[-1] + reach) > 0)
-    return np.divide(-b0, b1, out=np.full_like(b0, np.nan), where=known)
+    half: Floats = np.full_like(b0, np.nan)
+    np.divide(-b0, b1, out=half, where=known)
+    return half
 
 
 def _between(x: Floats, others: Floats, p: Floats, spread: Floats) -> tuple[Floats, Floats]:
