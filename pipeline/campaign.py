@@ -1,7 +1,6 @@
 """A campaign: the TOML file that says which runs are wanted, read, checked and frozen."""
 
 import difflib
-import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -20,22 +19,20 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from pipeline.campaign_errors import BARE_KEY, CampaignError, explain, show_key, show_value
-from pipeline.campaign_labels import LogSpaced, Section, Spaced, check_together
-from pipeline.campaign_sampling import Sampling
-from pipeline.campaign_sections import (
+from pipeline.campaign_axes import (
     Axes,
-    Dynamics,
     Parameters,
     PhaseRetrievalAxes,
     PhaseRetrievalParameters,
-    Spectrum,
     SpikedAxes,
     SpikedParameters,
-    Trajectory,
-    relate_sections,
     tabulate_measurements,
 )
+from pipeline.campaign_errors import CampaignError, explain, show_value
+from pipeline.campaign_labels import LogSpaced, Section, Spaced, check_together
+from pipeline.campaign_overrides import override
+from pipeline.campaign_sampling import Sampling
+from pipeline.campaign_sections import Dynamics, Spectrum, Trajectory, relate_sections
 from store import keys
 
 __all__ = [
@@ -389,9 +386,9 @@ def parse_campaign(text: str, *, source: str, overrides: Sequence[str] = ()) -> 
         problem = f"expected TOML, got a mistake in it: {error}; correct that place"
         raise CampaignError(source, [problem]) from None
     problems = []
-    for override in overrides:
+    for assignment in overrides:
         try:
-            _override(data, override)
+            override(data, assignment)
         except ValueError as error:
             problems.append(str(error))
     named = data.get("model")
@@ -403,39 +400,3 @@ def parse_campaign(text: str, *, source: str, overrides: Sequence[str] = ()) -> 
     if problems:
         raise CampaignError(source, problems)
     return campaign
-
-
-def _override(data: dict[str, Any], text: str) -> None:
-    """Set one `dotted.key=value` in the data; a ValueError says what is wrong with it."""
-    dotted, equals, value = (part.strip() for part in text.partition("="))
-    *section, key = dotted.split(".")
-    if not (equals and all(BARE_KEY.fullmatch(part) for part in (*section, key))):
-        got = show_value(text)
-        raise ValueError(f"override: expected KEY=VALUE, got {got}; write as in grid.seeds=50")
-    table: Any = data
-    for depth, part in enumerate(section, start=1):
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
-            inner, got = show_key(tuple(section[:depth])), show_value(table)
-            raise ValueError(  # noqa: TRY004 - a mistake of the user's, not of the caller's
-                f"override {dotted}: expected a table at {inner}, got {got}; set {inner} instead"
-            )
-    if value:
-        table[key] = _read_value(dotted, value)
-    else:
-        table.pop(key, None)
-
-
-def _read_value(dotted: str, value: str) -> object:
-    if re.fullmatch(r"[A-Za-z][\w-]*", value) and value not in ("true", "false", "inf", "nan"):
-        return value
-    try:
-        data = tomllib.loads(f"value = {value}")
-    except (ValueError, RecursionError):
-        data = {}
-    if data.keys() != {"value"}:
-        raise ValueError(
-            f"override {dotted}: expected a TOML value, got {show_value(value)}; "
-            f"quote text with spaces or signs, as in {dotted}='\"some text\"'"
-        )
-    return data["value"]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline.campaign import Campaign
-from pipeline.campaign_sections import measurements_of
+from pipeline.campaign_axes import measurements_of
 from pipeline.cost import CostModel
 from store.array_store import get_array, open_group, read_block_seeds, read_grid, reading
 from store.chunks import locate_block, pending_blocks

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from pipeline.campaign_sections import count_measurements
+from pipeline.campaign_axes import count_measurements
 from pipeline.instances import InstanceRule
 from pipeline.kernel.models import Instances, Model, PhaseRetrievalModel, SpikedTensorModel
 from pipeline.kernel.symmetric_form import count_monomials

@@ -11,7 +11,7 @@ from math import prod
 import numpy as np
 
 from pipeline.campaign import Campaign
-from pipeline.campaign_sections import measurements_of
+from pipeline.campaign_axes import measurements_of
 from pipeline.cost import CostModel, nominal_cost
 from pipeline.instances import conditional_bytes
 from pipeline.kernel.density import LARGEST_DENSE

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.admission import installed_versions
 from pipeline.campaign import Campaign
-from pipeline.campaign_sections import tabulate_measurements
+from pipeline.campaign_axes import tabulate_measurements
 from pipeline.kernel.block import KERNEL_VERSION
 from pipeline.plan import choose_block_seeds
 from store.array_store import create_store, read_attributes

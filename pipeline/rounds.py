@@ -7,7 +7,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.campaign import Campaign
-from pipeline.campaign_sections import tabulate_measurements
+from pipeline.campaign_axes import tabulate_measurements
 from pipeline.cost import CostModel
 from pipeline.outcomes import outcomes
 from pipeline.plan import Plan, plan_chunks

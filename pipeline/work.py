@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.campaign import Campaign
-from pipeline.campaign_sections import measurements_of
+from pipeline.campaign_axes import measurements_of
 from pipeline.cluster import limit_blas_threads
 from pipeline.instances import InstanceRule
 from pipeline.kernel.block import Dynamics, Task, run_block

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.campaign import Campaign, load_campaign
-from pipeline.campaign_sections import count_measurements
+from pipeline.campaign_axes import count_measurements
 from pipeline.cost import calibrated_cost, nominal_cost
 from pipeline.history import correct_cost
 from pipeline.plan import Plan, choose_block_seeds, make_plan, plan_chunks

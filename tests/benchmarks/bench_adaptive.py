@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline.campaign import load_campaign
-from pipeline.campaign_sections import count_measurements
+from pipeline.campaign_axes import count_measurements
 from pipeline.cost import nominal_cost
 from pipeline.plan import choose_block_seeds
 from pipeline.recovery_curve import probability, slopes
