@@ -1,4 +1,7 @@
-"""The command `hesscape`: thin, the work is done by the modules it calls."""
+"""The command `hesscape`: thin, the work is done by the modules it calls.
+
+Each command imports what it needs when it is called, so that `status` answers at once.
+"""
 
 import math
 import shlex
@@ -9,42 +12,21 @@ from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-import xarray as xr
-from dask.system import cpu_count
 from rich.console import Console
-from rich.padding import Padding
 
-from pipeline.campaign import Campaign, CampaignError, bundled_workflows, load_campaign
 from pipeline.cli_json import JsonOption, print_json
 from pipeline.cli_store import StoreArgument
 from pipeline.cli_store import app as stores
 from pipeline.cli_theory import app as theory
-from pipeline.cluster import ClusterError, ClusterLostError, Resources
-from pipeline.cost import calibrated_cost
-from pipeline.durations import DurationError, parse_duration
-from pipeline.figures import draw_figures, save_figure
-from pipeline.history import correct_cost
-from pipeline.kernel.arrays import ArrayLibraryError
-from pipeline.launch import launch
-from pipeline.plan import make_plan
-from pipeline.provenance import StoreMismatchError, check_store
-from pipeline.reductions import ReductionError, reduce_store
-from pipeline.report import write_report
-from pipeline.results import Results, read_results
-from pipeline.tables import law_tables, paired_tables, plan_table, recovery_tables, verdicts
-from pipeline.theory.laws import LawError
-from pipeline.theory.spiked_model import SpikedModelError
-from pipeline.theory.threshold_states import ThresholdStateError
-from store.array_store import read_attributes, reading
-from store.keys import BlockKeyError
-from store.ledger import Ledger, counts
-from store.lock import LockLostError, StoreLockedError
-from store.place import PlaceError, StoreWriteError, is_remote, is_there, show_path
-from store.reduced import write_reduced
-from store.schema import SchemaError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from pipeline.campaign import Campaign
+    from pipeline.results import Results
 
 DONE, QUARANTINED, BAD_INPUT, SPENT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 """Exit codes."""
@@ -117,6 +99,13 @@ def run(  # noqa: PLR0913  a flag each
     overrides: SetOption = None,
 ) -> None:
     """Run a campaign, or resume or extend it where its store exists."""
+    from pipeline.cluster import ClusterLostError, Resources
+    from pipeline.durations import parse_duration
+    from pipeline.launch import launch
+    from pipeline.results import read_results
+    from store.lock import LockLostError
+    from store.place import StoreWriteError
+
     console = Console()
     campaign, path = _campaign_and_path(workflow, overrides, store)
     place = Resources(scheduler, scheduler_file, workers, tls_ca, tls_cert, tls_key, arrays)
@@ -170,6 +159,15 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a campaign would run, and what it would cost; run nothing."""
+    from dask.system import cpu_count
+
+    from pipeline.cost import calibrated_cost
+    from pipeline.history import correct_cost
+    from pipeline.plan import make_plan
+    from pipeline.provenance import check_store
+    from pipeline.tables import plan_table
+    from store.place import is_there
+
     campaign, path = _campaign_and_path(workflow, overrides, store)
     cost = calibrated_cost(campaign)
     if is_there(path):
@@ -210,6 +208,11 @@ def reduce(
     as_json: JsonOption = False,
 ) -> None:
     """Compute recovery probabilities, half-recovery points and their laws; keep them there."""
+    from pipeline.reductions import reduce_store
+    from store.array_store import reading
+    from store.ledger import Ledger
+    from store.reduced import write_reduced
+
     with Ledger(store), reading(store):
         reduced = reduce_store(store, gain_from)
         write_reduced(store, reduced)
@@ -222,6 +225,8 @@ def reduce(
 @app.command()
 def plot(store: StoreArgument, *, out: OutOption = None) -> None:
     """Draw the figures for which a store has what they show."""
+    from pipeline.results import read_results
+
     for file in _draw(store, read_results(store), out):
         Console().print(f"figure: {file}", soft_wrap=True)
 
@@ -235,6 +240,12 @@ def report(
     ] = None,
 ) -> None:
     """Write one self-contained HTML page: what was run, figures, tables, provenance."""
+    from pipeline.report import write_report
+    from pipeline.results import read_results
+    from store.array_store import read_attributes, reading
+    from store.ledger import counts
+    from store.place import is_remote, show_path
+
     beside = Path(show_path(store))
     folder = Path() if is_remote(store) else beside.parent
     file = out or folder / f"{beside.name.removesuffix('.zarr')}-report.html"
@@ -254,6 +265,8 @@ def workflows(
     ] = False,
 ) -> None:
     """List the bundled studies."""
+    from pipeline.campaign import bundled_workflows
+
     if slurm:
         recipe = resources.files("workflows") / "slurm" / "campaign.sbatch"
         sys.stdout.write(recipe.read_text(encoding="utf-8"))
@@ -268,7 +281,34 @@ def workflows(
 
 def main() -> NoReturn:
     """Run the command; bad input is a message and exit code 2, never a traceback."""
-    bad_input = (
+    try:
+        app()
+    except Exception as error:
+        if not isinstance(error, _bad_input()):
+            raise
+        Console(stderr=True).print(
+            f"hesscape: {error}", style="red", soft_wrap=True, markup=False, highlight=False
+        )
+        sys.exit(BAD_INPUT)
+    sys.exit(DONE)
+
+
+def _bad_input() -> tuple[type[Exception], ...]:
+    from pipeline.campaign import CampaignError
+    from pipeline.cluster import ClusterError
+    from pipeline.durations import DurationError
+    from pipeline.kernel.arrays import ArrayLibraryError
+    from pipeline.provenance import StoreMismatchError
+    from pipeline.reductions import ReductionError
+    from pipeline.theory.laws import LawError
+    from pipeline.theory.spiked_model import SpikedModelError
+    from pipeline.theory.threshold_states import ThresholdStateError
+    from store.keys import BlockKeyError
+    from store.lock import StoreLockedError
+    from store.place import PlaceError, StoreWriteError
+    from store.schema import SchemaError
+
+    return (
         CampaignError,
         ArrayLibraryError,
         BlockKeyError,
@@ -286,24 +326,22 @@ def main() -> NoReturn:
         StoreWriteError,
         ThresholdStateError,
     )
-    try:
-        app()
-    except bad_input as error:
-        Console(stderr=True).print(
-            f"hesscape: {error}", style="red", soft_wrap=True, markup=False, highlight=False
-        )
-        sys.exit(BAD_INPUT)
-    sys.exit(DONE)
 
 
 def _campaign_and_path(
     workflow: str, overrides: list[str] | None, store: str | None
-) -> tuple[Campaign, str]:
+) -> "tuple[Campaign, str]":
+    from pipeline.campaign import load_campaign
+
     campaign = load_campaign(workflow, overrides or [])
     return campaign, store or f"{campaign.name}.zarr"
 
 
-def _show(console: Console, reduced: xr.Dataset) -> None:
+def _show(console: Console, reduced: "xr.Dataset") -> None:
+    from rich.padding import Padding
+
+    from pipeline.tables import law_tables, paired_tables, recovery_tables, verdicts
+
     for table in (*recovery_tables(reduced), *paired_tables(reduced)):
         console.print(table)
     for table in law_tables(reduced):
@@ -312,8 +350,11 @@ def _show(console: Console, reduced: xr.Dataset) -> None:
         console.print(Padding(verdict, (1, 0, 0, 0)))
 
 
-def _draw(store: str, results: Results, out: Path | None) -> Iterator[Path]:
+def _draw(store: str, results: "Results", out: Path | None) -> Iterator[Path]:
     """Figures beside a store, in the current folder for one at a URL."""
+    from pipeline.figures import draw_figures, save_figure
+    from store.place import is_remote, show_path
+
     beside = Path(show_path(store))
     folder = Path() if is_remote(store) else beside.parent
     folder = out or folder / f"{beside.name.removesuffix('.zarr')}-figures"
@@ -323,6 +364,8 @@ def _draw(store: str, results: Results, out: Path | None) -> Iterator[Path]:
 
 def _say_how_to_resume(console: Console, why: str, path: str) -> None:
     """Say why a sweep ended early, how far it is, and which command goes on."""
+    from store.ledger import counts
+
     try:
         numbers = counts(path)
     except FileNotFoundError:

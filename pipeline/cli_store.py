@@ -7,10 +7,6 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.cli_json import JsonOption, print_json
-from pipeline.reproduce import reproduce_block
-from pipeline.status import describe_status
-from store.ledger import Ledger
-from store.verify import verify_store
 
 StoreArgument = Annotated[
     str, typer.Argument(metavar="STORE", help="A store made by `run`, a path or a URL.")
@@ -23,6 +19,8 @@ app = typer.Typer()
 @app.command()
 def status(store: StoreArgument, *, as_json: JsonOption = False) -> None:
     """Say how far a campaign is; also while it runs."""
+    from pipeline.status import describe_status
+
     state = describe_status(store)
     if as_json:
         print_json(state)
@@ -47,6 +45,8 @@ def status(store: StoreArgument, *, as_json: JsonOption = False) -> None:
 @app.command()
 def retry(store: StoreArgument) -> None:
     """Make failed and quarantined runs pending, so that the next `run` tries them again."""
+    from store.ledger import Ledger
+
     with Ledger(store) as ledger:
         cleared = ledger.clear()
     _say(f"{cleared} runs of {store} are pending again; `hesscape run` does them")
@@ -55,6 +55,8 @@ def retry(store: StoreArgument) -> None:
 @app.command()
 def verify(store: StoreArgument) -> None:
     """Read every chunk again; what is damaged becomes pending, so that the next `run` heals it."""
+    from store.verify import verify_store
+
     found = verify_store(store)
     for damage in found.damages:
         _say(f"{damage.key}: {damage.reason}; {damage.remedy}")
@@ -78,6 +80,8 @@ def reproduce(
     ] = False,
 ) -> None:
     """Run one block here, in the foreground, and compare it with what is stored; store nothing."""
+    from pipeline.reproduce import reproduce_block
+
     outcome = reproduce_block(store, block, debugger=debugger)
     _say(f"{outcome.block.key}: {outcome.block.runs} runs in {outcome.seconds:.1f} s")
     for run, reason in outcome.failures:

@@ -7,12 +7,6 @@ import typer
 from rich.console import Console
 
 from pipeline.cli_json import JsonOption, print_json
-from pipeline.figures_spiked_theory import spiked_figures
-from pipeline.figures_style import save_figure
-from pipeline.tables import dynamics_table, prediction_table, spiked_table
-from pipeline.theory.predictions import predict_phase_retrieval
-from pipeline.theory.spiked_model import make_spiked_model
-from pipeline.theory.spiked_predictions import predict_spiked_dynamics, predict_spiked_model
 
 _ROWS = 21  # of a table of the dynamics
 
@@ -33,6 +27,9 @@ def phase_retrieval(
     as_json: JsonOption = False,
 ) -> None:
     """Thresholds, outliers, threshold states of phase retrieval."""
+    from pipeline.tables import prediction_table
+    from pipeline.theory.predictions import predict_phase_retrieval
+
     record = predict_phase_retrieval(a, alpha or [])
     if as_json:
         print_json(record)
@@ -64,6 +61,12 @@ def spiked_matrix_tensor(  # noqa: PLR0913  one for each option
     as_json: JsonOption = False,
 ) -> None:
     """Lines, signal states, complexity and dynamics of the spiked matrix-tensor model."""
+    from pipeline.figures_spiked_theory import spiked_figures
+    from pipeline.figures_style import save_figure
+    from pipeline.tables import dynamics_table, spiked_table
+    from pipeline.theory.spiked_model import make_spiked_model
+    from pipeline.theory.spiked_predictions import predict_spiked_dynamics, predict_spiked_model
+
     if dynamics and not snr:
         raise typer.BadParameter("give the 1/Δ₂ to follow with --snr", param_hint="--dynamics")
     record = predict_spiked_model(delta_p, snr or [], p)

@@ -19,7 +19,8 @@ from pipeline.recovery import (
 from pipeline.scaling import fit_scaling
 from pipeline.scaling_inputs import gain_tables, limit_of
 from pipeline.survival import survival
-from store.array_store import open_group, open_store, read_attributes
+from store.array_store import open_group, read_attributes
+from store.cube import open_store
 from store.groups import TRAJECTORY
 from store.place import StorePath
 from store.schema import CONSTANTS

@@ -8,7 +8,8 @@ import xarray as xr
 
 from pipeline.outcomes import split_constants
 from pipeline.reductions import reduce_store
-from store.array_store import open_group, open_store, read_attributes
+from store.array_store import open_group, read_attributes
+from store.cube import open_store
 from store.groups import SPECTRUM, TRAJECTORY
 from store.place import StorePath
 from store.reduced import read_reduced

@@ -14,7 +14,8 @@ from pipeline.plan import Plan, plan_chunks
 from pipeline.provenance import describe
 from pipeline.sampling import Asked, Cell, Curve, Rule, next_round
 from pipeline.work import Unit
-from store.array_store import open_store, read_attributes, reading
+from store.array_store import read_attributes, reading
+from store.cube import open_store
 from store.keys import Grid
 from store.ledger import Ledger
 from store.place import StorePath

@@ -28,7 +28,7 @@ def survival(
     ----------
     cube : Dataset
         `status`, `recovered` and `hit_time`, with all the seeds of the sizes it has, and the time T
-        of its runs among its attributes, as `store.array_store.open_store` gives it.
+        of its runs among its attributes, as `store.cube.open_store` gives it.
     horizons : sequence of float, optional
         Times in units of the flow, ascending, up to T; by default `FRACTIONS` of T.
     resamples : int

@@ -17,7 +17,8 @@ import xarray as xr
 from pipeline.executors import Executor, Finished, TaskLostError, WorkerDiedError
 from pipeline.reductions import add_scaling, combine, reduce_size
 from pipeline.work import Receipt, Unit
-from store.array_store import open_store, reading
+from store.array_store import reading
+from store.cube import open_store
 from store.ledger import Ledger
 from store.place import StoreWriteError
 

@@ -1,7 +1,7 @@
 """The labelled cube on disk: created from the schema, grown, written in whole chunks, read.
 
 ``xr.open_zarr(path)`` reads it without this package, also while a sweep runs. Labels are appended
-in the order in which campaigns ask for them; `open_store` sorts them for reading.
+in the order in which campaigns ask for them; `store.cube` sorts them for reading.
 
 Who may write: workers the chunks of their blocks, the single driver all else. Nothing here takes
 the lock; see `store.ledger`.
@@ -16,7 +16,6 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
-import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from zarr.abc.store import Store
@@ -276,16 +275,6 @@ def update_attributes(path: StorePath, attributes: Mapping[str, object]) -> None
         publish_nodes(open_place(path), (), attributes=attributes)
 
 
-def open_store(path: StorePath, group: str | None = None) -> xr.Dataset:
-    """Labelled cube with sorted labels, or a group below it, read from disk as it is used.
-
-    Raises as `read_grid`.
-    """
-    open_group(path)
-    place = open_place(path, read_only=True)
-    return sort_labels(xr.open_zarr(place, group=group, chunks=None, consolidated=True))
-
-
 def open_group(path: StorePath, mode: Literal["r", "r+"] = "r") -> zarr.Group:
     """Root group as readers see it; raises as `read_grid`."""
     if not is_there(path):
@@ -332,16 +321,6 @@ def get_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     array = group[name]
     assert isinstance(array, zarr.Array), name
     return array
-
-
-def sort_labels(dataset: xr.Dataset) -> xr.Dataset:
-    """Sort the axes of numbers; initialisations keep their order."""
-    unsorted = [
-        dim
-        for dim in (*CONSTANTS, *CONTROLS, "N", "seed")
-        if dim in dataset.dims and not dataset.indexes[dim].is_monotonic_increasing
-    ]
-    return dataset.sortby(unsorted) if unsorted else dataset
 
 
 def _block_seeds(group: zarr.Group) -> int:

@@ -5,7 +5,8 @@ import reprlib
 import numpy as np
 import xarray as xr
 
-from store.array_store import COMPRESSORS, open_group, read_grid, sort_labels
+from store.array_store import COMPRESSORS, open_group, read_grid
+from store.cube import sort_labels
 from store.place import StorePath, open_place, show_path, writing
 from store.published import publish_nodes
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -222,6 +223,24 @@ def test_status_reduce_plot_and_retry(
     }
     assert hesscape(monkeypatch, "retry", "tiny.zarr") == 0
     assert "0 runs" in capsys.readouterr().out
+
+
+def test_status_loads_nothing_that_makes_it_wait(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert hesscape(monkeypatch, *RUN, "--set", "grid.N=[12]") == 0
+    script = """
+import sys
+from pipeline.cli import app
+sys.argv[1:] = ["status", "tiny.zarr"]
+app(standalone_mode=False)
+heavy = ("dask", "matplotlib", "pandas", "scipy", "xarray")
+print("loaded:", *(name for name in heavy if name in sys.modules))
+"""
+    command = [sys.executable, "-c", script]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "done" in told.stdout
+    assert told.stdout.splitlines()[-1].strip() == "loaded:"
 
 
 def test_theory_as_json_and_as_a_table(

@@ -15,7 +15,8 @@ from pipeline import cli
 from pipeline.campaign import CampaignError, parse_campaign
 from pipeline.reproduce import reproduce_block
 from pipeline.status import describe_status
-from store.array_store import create_store, open_store, update_attributes, write_block
+from store.array_store import create_store, update_attributes, write_block
+from store.cube import open_store
 from store.keys import Block, Grid
 from store.ledger import Ledger, read_failures
 from store.schema import RESULTS, Status

@@ -21,7 +21,8 @@ from pipeline.reductions import (
     reduce_size,
 )
 from pipeline.transition import Crossing
-from store.array_store import create_store, open_store
+from store.array_store import create_store
+from store.cube import open_store
 from store.keys import Grid
 from store.reduced import read_reduced, write_reduced
 from store.schema import Status

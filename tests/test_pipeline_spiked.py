@@ -15,7 +15,7 @@ from pipeline.plan import make_plan
 from pipeline.results import read_results
 from pipeline.theory.spiked_descent import descend
 from pipeline.theory.spiked_model import make_spiked_model
-from store.array_store import open_store
+from store.cube import open_store
 from store.ledger import counts
 
 SMALL = """

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from store.array_store import (
     create_store,
     grow_store,
-    open_store,
     read_attributes,
     read_block_seeds,
     read_grid,
@@ -26,6 +25,7 @@ from store.array_store import (
     write_block,
 )
 from store.chunks import pending_blocks
+from store.cube import open_store
 from store.groups import GROUPS, Labels
 from store.keys import Block, Grid
 from store.schema import (

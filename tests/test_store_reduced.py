@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from store.array_store import create_store, grow_store, open_store
+from store.array_store import create_store, grow_store
+from store.cube import open_store
 from store.keys import Grid
 from store.reduced import read_reduced, write_reduced
 

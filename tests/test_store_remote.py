@@ -19,7 +19,8 @@ from pipeline.campaign import Campaign, parse_campaign
 from pipeline.cluster import Resources
 from pipeline.launch import launch
 from pipeline.status import describe_status
-from store.array_store import create_store, open_store, read_grid, write_block
+from store.array_store import create_store, read_grid, write_block
+from store.cube import open_store
 from store.keys import Block, Grid
 from store.ledger import Ledger, counts
 from store.lock import LockLostError, ObjectLock, StoreLockedError
