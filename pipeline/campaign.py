@@ -18,14 +18,13 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
+from pydantic_core import InitErrorDetails
 
 from pipeline.campaign_axes import (
     Axes,
     Parameters,
     PhaseRetrievalAxes,
     PhaseRetrievalParameters,
-    SpikedAxes,
-    SpikedParameters,
     tabulate_measurements,
 )
 from pipeline.campaign_errors import CampaignError, explain, show_value
@@ -33,6 +32,7 @@ from pipeline.campaign_labels import LogSpaced, Section, Spaced, check_together
 from pipeline.campaign_overrides import override
 from pipeline.campaign_sampling import Sampling
 from pipeline.campaign_sections import Dynamics, Spectrum, Trajectory, relate_sections
+from pipeline.campaign_spiked import SpikedAxes, SpikedParameters, relate_form
 from store import keys
 
 __all__ = [
@@ -103,7 +103,11 @@ class Campaign(Section):
     @model_validator(mode="wrap")
     @classmethod
     def _check_sections(cls, data: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
-        return check_together(data, build, relate_sections)
+        return check_together(data, build, cls._relate)
+
+    @classmethod
+    def _relate(cls, data: Mapping[str, Any]) -> list[InitErrorDetails]:
+        return relate_sections(data)
 
     def grid_labels(self) -> keys.Grid:
         """The labels of all runs, as the store knows them; seeds are 0 … seeds − 1."""
@@ -244,6 +248,10 @@ class SpikedCampaign(Campaign):
         description="nothing: densities of eigenvalues are those of phase retrieval only",
         examples=["no section [spectrum]"],
     )
+
+    @classmethod
+    def _relate(cls, data: Mapping[str, Any]) -> list[InitErrorDetails]:
+        return [*relate_sections(data), *relate_form(data)]
 
 
 MODELS: Final[Mapping[str, type[Campaign]]] = {

@@ -23,7 +23,6 @@ from pipeline.campaign_labels import (
 
 Size = Annotated[int, Field(strict=True, ge=2, le=10**9)]
 Init = Literal["random", "spectral", "constrained"]
-SpikedInit = Literal["random", "overlap", "constrained"]
 
 
 Control = Annotated[tuple[Alpha, ...], Field(strict=False), BeforeValidator(spell_out(Spaced))]
@@ -149,52 +148,4 @@ class PhaseRetrievalParameters(Parameters):
     a: Constant = Field(
         description="the constant a of the loss, a number above 0, or a list of such, each once",
         examples=["a = 1.0"],
-    )
-
-
-class SpikedAxes(Axes):
-    """The axes of the spiked matrix-tensor model."""
-
-    control: ClassVar[str] = "snr"
-
-    snr: Control = Field(
-        description="1/Delta_2, numbers above 0 (at most 1e6), each once, as a list or as a table "
-        "{ start, stop, num }",
-        examples=["snr = [1.5, 2.0, 2.5]"],
-    )
-    inits: Annotated[tuple[SpikedInit, ...], Field(strict=False)] = Field(
-        description='any of "random", "overlap", "constrained", each once, as a list',
-        examples=['inits = ["random", "overlap"]'],
-    )
-
-
-class SpikedParameters(Parameters):
-    """The constants of the spiked matrix-tensor model."""
-
-    delta_p: Constant = Field(
-        description="the noise Delta_p of the tensor, a number above 0, or a list of such, each "
-        "once",
-        examples=["delta_p = 1.0"],
-    )
-    p: int = Field(
-        default=3,
-        ge=3,
-        le=6,
-        description="the order of the tensor, an integer from 3 to 6",
-        examples=["p = 3"],
-    )
-    overlap: float = Field(
-        default=0.1,
-        gt=-1,
-        lt=1,
-        description="m(0) of the init `overlap`, a number between -1 and 1",
-        examples=["overlap = 0.1"],
-    )
-    recovered: float = Field(
-        default=0.2,
-        gt=0,
-        le=1,
-        description="the |m| at which a run has recovered and ends, a number above 0, at most 1: "
-        "with 1 no run ends before T",
-        examples=["recovered = 0.2"],
     )

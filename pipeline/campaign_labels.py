@@ -34,6 +34,10 @@ Positive = Annotated[
     float, Field(strict=True, gt=0, allow_inf_nan=False), AfterValidator(round_label)
 ]
 
+Overlap = Annotated[
+    float, Field(strict=True, gt=-1, lt=1, allow_inf_nan=False), AfterValidator(round_label)
+]
+
 
 class Section(BaseModel):
     """What all parts of a campaign share: nothing is converted, unknown, or changed later."""
@@ -109,23 +113,28 @@ def keep_valid(labels: object, kind: Any, spacing: Spacing = Spaced) -> list[Any
     return valid
 
 
-def read_constant(value: object) -> float | tuple[float, ...]:
-    """A number above 0, or a list of such, each once: the labels of an axis.
+def read_labels_as(kind: Any) -> Callable[[object], float | tuple[float, ...]]:
+    """Function that reads a constant: a label of this kind, or a list of such, each once.
 
-    Raises
-    ------
-    ValueError
-        For anything else; the field's description says what was expected.
+    The list makes the labels of an axis. For anything else it raises a ValueError; the field's
+    description says what was expected.
     """
-    labels = value if isinstance(value, list | tuple) else [value]
-    valid = keep_valid(labels, Positive)
-    if not labels or len(set(valid)) < len(labels):
-        raise ValueError("neither a number above 0 nor a list of such")
-    return tuple(valid) if labels is value else float(valid[0])
+
+    def read(value: object) -> float | tuple[float, ...]:
+        labels = value if isinstance(value, list | tuple) else [value]
+        valid = keep_valid(labels, kind)
+        if not labels or len(set(valid)) < len(labels):
+            raise ValueError("neither a label of this kind nor a list of such, each once")
+        return tuple(valid) if labels is value else float(valid[0])
+
+    return read
 
 
-Constant = Annotated[float | tuple[float, ...], PlainValidator(read_constant)]
+Constant = Annotated[float | tuple[float, ...], PlainValidator(read_labels_as(Positive))]
 """A constant of the model, above 0; a list of values makes it an axis of the store."""
+
+StartOverlap = Annotated[float | tuple[float, ...], PlainValidator(read_labels_as(Overlap))]
+"""The overlap m(0) of a start with the signal, between -1 and 1; a list makes it an axis."""
 
 
 def mistake(location: Location, value: object, sentence: str) -> InitErrorDetails:

@@ -89,7 +89,7 @@ def _theory(results: Results, snr: float, duration: float) -> Mapping[str, np.nd
     """Curves by name, and their times."""
     delta_p, p = _constants(results)
     model = make_spiked_model(snr, delta_p, p)
-    overlap = float(results.physics["parameters.overlap"])
+    overlap = float(results.physics["parameters.m0"])
     found = _follow(results, model, overlap, duration)
     edge, _ = hessian_edges(model, found.multiplier)
     outlier, _ = hessian_outlier(model, found.multiplier, found.overlap)

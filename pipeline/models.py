@@ -1,20 +1,17 @@
 """The models of the pipeline: from the labels of a block to what the kernel computes with."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any
 
 from pipeline.campaign_axes import count_measurements
+from pipeline.campaign_spiked import choose_spiked_instances
 from pipeline.instances import InstanceRule
-from pipeline.kernel.models import Instances, Model, PhaseRetrievalModel, SpikedTensorModel
-from pipeline.kernel.symmetric_form import count_monomials
+from pipeline.kernel.models import Model, PhaseRetrievalModel, SpikedTensorModel
 from pipeline.theory.spiked_model import make_spiked_model
-
-# couplings of an instance up to which they are held in memory: N = 290 at p = 3
-_MOST_COUPLINGS = 1 << 22
 
 
 def make_model(
-    name: str, constants: Mapping[str, float], place: tuple[float, int], rule: InstanceRule
+    name: str, constants: Mapping[str, Any], place: tuple[float, int], rule: InstanceRule
 ) -> Model:
     """Model of a block.
 
@@ -22,7 +19,7 @@ def make_model(
     ----------
     name : str
         Of the model.
-    constants : mapping of str to float
+    constants : mapping of str to float, int or str
         All its constants.
     place : (float, int)
         The control parameter, α or 1/Δ₂, and the dimension N.
@@ -36,17 +33,9 @@ def make_model(
             model,
             N,
             choose_spiked_instances(rule.wanted, N, model.order),
-            start_overlap=constants["overlap"],
+            start_overlap=constants["m0"],
             recovered_overlap=constants["recovered"],
+            form=constants["form"],
         )
     measurements = count_measurements(value, N)
     return PhaseRetrievalModel(constants["a"], N, measurements, rule.choose(N, measurements))
-
-
-def choose_spiked_instances(
-    wanted: Literal["auto", "dense", "conditional"], N: int, order: int
-) -> Instances:
-    """What is wanted; "auto": couplings in memory at small N, else drawn as they are asked for."""
-    if wanted != "auto":
-        return wanted
-    return "dense" if count_monomials(N, order) <= _MOST_COUPLINGS else "conditional"

@@ -37,7 +37,7 @@ class Recipe:
     ----------
     entropy : int
     model : str
-    parameters : mapping of str to float
+    parameters : mapping of str to float, int or str
         Constants of the model that are not axes.
     dynamics : Dynamics
     instances : InstanceRule
@@ -53,7 +53,7 @@ class Recipe:
 
     entropy: int
     model: str
-    parameters: Mapping[str, float]
+    parameters: Mapping[str, float | int | str]
     dynamics: Dynamics
     instances: InstanceRule
     times: tuple[float, ...] = ()

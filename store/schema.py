@@ -20,6 +20,7 @@ CONTROLS = {
 CONSTANTS = {
     "a": "parameter a of the loss",
     "delta_p": "variance Delta_p of the tensor channel's noise",
+    "m0": "overlap m(0) of the starts `overlap` with the signal",
 }
 """Constants of a model that can be axes of a cube too, before the control parameter; their meaning.
 """

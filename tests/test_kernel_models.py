@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pipeline.kernel.arrays import NUMPY
 from pipeline.kernel.block import Dynamics, Task, run_block
 from pipeline.kernel.models import SpikedTensorModel
 from pipeline.theory.spiked_descent import descend
@@ -96,3 +97,11 @@ def test_densities_need_instances_that_can_be_applied():
     np.testing.assert_allclose(total + result.spectrum["below"] + result.spectrum["above"], 1)
     with pytest.raises(TypeError, match="ask for dense instances"):
         run_block(task("conditional", 10**4, **wanted))
+
+
+def test_the_strict_form_needs_its_couplings_in_memory():
+    model = make_spiked_model(2.5, 1.0)
+    strict = SpikedTensorModel(model, 20, "dense", form="strict")
+    assert strict.draw(streams(1), (1, 0), np.dtype("float64"), NUMPY).landscape.planted
+    with pytest.raises(ValueError, match="needs its couplings in memory, got conditional"):
+        SpikedTensorModel(model, 20, "conditional", form="strict")

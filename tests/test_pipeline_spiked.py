@@ -1,5 +1,6 @@
 """Campaigns of the spiked matrix-tensor model: the same pipeline, from the file to the figures."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,16 @@ from pipeline.campaign import CampaignError, load_campaign, parse_campaign
 from pipeline.cost import calibrated_cost
 from pipeline.figures import draw_figures
 from pipeline.figures_theory import theory_lines
+from pipeline.kernel.block import run_block
 from pipeline.launch import Resources, launch
 from pipeline.plan import make_plan
+from pipeline.provenance import StoreMismatchError
 from pipeline.results import read_results
 from pipeline.theory.spiked_descent import descend
 from pipeline.theory.spiked_model import make_spiked_model
+from pipeline.work import Recipe
 from store.cube import open_store
+from store.keys import Block
 from store.ledger import counts
 
 SMALL = """
@@ -25,7 +30,7 @@ entropy = 5
 
 [parameters]
 delta_p = 1.0
-overlap = 0.3
+m0 = 0.3
 recovered = 1.0
 
 [grid]
@@ -78,7 +83,10 @@ def test_the_campaign_reads_back_and_has_its_axes() -> None:
         ("parameters.a=1.0", r"parameters\.a: unknown key, got 1\.0"),
         ("parameters.p=2", r"parameters\.p: expected the order .*, got 2"),
         ("parameters.recovered=0.0", r"parameters\.recovered: expected the \|m\| .*, got 0\.0"),
-        ("parameters.overlap=1.0", r"parameters\.overlap: expected m\(0\) .*, got 1\.0"),
+        ("parameters.m0=1.0", r"parameters\.m0: expected m\(0\) .*, got 1\.0"),
+        ("parameters.m0=[0.1,0.1]", r"parameters\.m0: expected m\(0\) .*, got \[0\.1, 0\.1\]"),
+        ("parameters.m0=[]", r"parameters\.m0: expected m\(0\) .*, got \[\]"),
+        ("parameters.form=other", r"parameters\.form: expected the form .*, got 'other'"),
         ("parameters.delta_p=", r"parameters\.delta_p: expected the noise .*, got nothing"),
         ("spectrum={times=[1],range=[0,1],bins=1}", r"spectrum: expected nothing"),
     ],
@@ -86,6 +94,55 @@ def test_the_campaign_reads_back_and_has_its_axes() -> None:
 def test_mistakes_name_their_key(override: str, said: str) -> None:
     with pytest.raises(CampaignError, match=said):
         parse_campaign(SMALL, source="small", overrides=[override])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["instances=conditional"], r'instances: expected "dense" or "auto" with .*, got "condi'),
+        ([], r"grid\.N: expected sizes with at most 16777216 couplings .*, got \[100000\]; leave"),
+        (["parameters.p=4", "grid.N=[100, 200]"], r"grid\.N: expected sizes .*, got \[200\]"),
+    ],
+)
+def test_the_strict_form_wants_couplings_in_memory(overrides: list[str], said: str) -> None:
+    with pytest.raises(CampaignError, match=said):
+        parse_campaign(SMALL, source="small", overrides=["parameters.form=strict", *overrides])
+    parse_campaign(
+        SMALL, source="small", overrides=["parameters.form=strict", "instances=dense"]
+    )  # who says so has the memory
+
+
+def test_a_store_is_of_one_form(tmp_path: Path) -> None:
+    small = ["grid.N=[40]", "grid.snr=[2.5]", "grid.inits=['overlap']", "parameters.p=4"]
+    strict = [*small, "parameters.form=strict"]
+    path = tmp_path / "strict.zarr"
+    run(path, *strict)
+    with pytest.raises(StoreMismatchError, match=r"parameters\.form: 'strict' in the store, 'iso"):
+        run(path, *small)
+    cube = open_store(path)
+    assert cube.attrs["physics"]["parameters.form"] == "strict"
+    task = Recipe.of(parse_campaign(SMALL, source="small", overrides=strict)).task(
+        Block("snr", 2.5, 40, (0, 1, 2), ("overlap",))
+    )
+    values = run_block(task).values
+    np.testing.assert_array_equal(cube.loss.squeeze(), values["loss"].squeeze())
+    isotropic = run_block(replace(task, model=replace(task.model, form="isotropic")))
+    assert (np.abs(isotropic.values["loss"] - values["loss"]) > 1e-3).all()
+
+
+def test_several_starting_overlaps_are_an_axis(tmp_path: Path) -> None:
+    path = tmp_path / "overlaps.zarr"
+    few = ["grid.N=[1000000]", "grid.snr=[2.5]", "grid.inits=['overlap']", "dynamics.T=2.0"]
+    few += ["trajectory.times=[0.0, 2.0]"]
+    run(path, *few, "parameters.m0=[0.3, -0.1]")
+    run(path, *few, "parameters.m0=[0.3, -0.1, 0.05]")
+    cube = open_store(path)
+    assert cube.sizes["m0"] == 3
+    along = open_store(path, "trajectory").overlap
+    for m0 in (0.3, -0.1, 0.05):
+        assert along.sel(m0=m0, time=0.0).to_numpy() == pytest.approx(m0)
+        exact = descend(make_spiked_model(2.5, 1.0), m0, duration=2.0, step=0.1)
+        assert along.sel(m0=m0, time=2.0).to_numpy() == pytest.approx(exact.overlap[-1], abs=0.02)
 
 
 def test_bundled_studies_are_valid_and_have_a_plan(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_constants_of_the_model_are_the_first_axes() -> None:
     assert axes == ("delta_p", "snr", "N", "seed", "init", "replica")
     names = [row.name for row in coordinate_variables(axes)]
     assert names == [*axes, "M"]
-    with pytest.raises(SchemaError, match=r"expected some of a, delta_p, got \['b'\]"):
+    with pytest.raises(SchemaError, match=r"expected some of a, delta_p, m0, got \['b'\]"):
         cube_axes("alpha", constants=("a", "b"))
 
 

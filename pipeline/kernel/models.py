@@ -16,7 +16,7 @@ from pipeline.kernel.flow import RECOVERED_OVERLAP
 from pipeline.kernel.observables import ObservedLandscape
 from pipeline.kernel.phase_retrieval import draw_instances, draw_starts
 from pipeline.kernel.spiked_conditional import draw_conditional
-from pipeline.kernel.spiked_tensor import draw_spiked
+from pipeline.kernel.spiked_tensor import Form, draw_spiked
 from pipeline.kernel.streams import Stream
 from pipeline.kernel.symmetric_form import count_monomials
 from pipeline.theory.spiked_model import SpikedModel
@@ -185,6 +185,13 @@ class SpikedTensorModel:
         m(0) of the initialisation `overlap`.
     recovered_overlap : float
         |m| at which a run has recovered and ends; the signal state has |m| < 1.
+    form : "isotropic" or "strict"
+        Of the couplings; conditional instances have the law of the first.
+
+    Raises
+    ------
+    ValueError
+        For conditional instances of the strict form.
     """
 
     model: SpikedModel
@@ -192,6 +199,14 @@ class SpikedTensorModel:
     instances: Instances = "conditional"
     start_overlap: float = 0.0
     recovered_overlap: float = 1.0
+    form: Form = "isotropic"
+
+    def __post_init__(self) -> None:
+        if self.form == "strict" and self.instances == "conditional":
+            raise ValueError(
+                "the strict form needs its couplings in memory, got conditional instances; "
+                "draw dense ones, or the isotropic form"
+            )
 
     def instance_bytes(self, dtype: np.dtype[np.floating]) -> int:
         """Of the couplings, or of those that a run of some length reveals."""
@@ -213,7 +228,9 @@ class SpikedTensorModel:
             rows = draw_starts(streams, "spectrum", self.dimension, dtype, density_probes)
             random_probes = rows.reshape(len(streams), density_probes, self.dimension)
         if self.instances == "dense":
-            dense = draw_spiked(streams, model=self.model, dimension=self.dimension, dtype=dtype)
+            dense = draw_spiked(
+                streams, model=self.model, dimension=self.dimension, dtype=dtype, form=self.form
+            )
             starts, probes = (
                 draw_starts(streams, purpose, self.dimension, dtype, replicas)
                 for purpose in ("start", "probe")
