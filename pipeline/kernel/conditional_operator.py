@@ -14,8 +14,11 @@ R^M asked for, only the columns A [k, M] of X in the known coordinates are kept:
 
 Every answer is that of one matrix: approximate is only which directions count as new, those with
 ρ > tol |v|. Since ρ/|v| is mostly below 10⁻³ in a descent, p must be orthogonalised twice, or the
-answers contradict each other. A pass reads A once and V twice, 3 k M itemsize bytes, where a matrix
-costs M N itemsize. When k = N all of X is known and V is read no more.
+answers contradict each other. In memory it is once: of what is left along V the inner products are
+known, and V = T P and A = G + S P are kept as the rows P of directions as they were stored, the
+rows G of independent numbers N(0, 1/N), and small lower triangular matrices T and S in float64. So
+nothing stored is ever corrected. A pass reads G once and P twice, 3 k M itemsize bytes, where a
+matrix costs M N itemsize.
 
 Every direction makes all later passes dearer. What was asked for in passing, such as an eigenvector
 of the Hessian, can be forgotten: the directions after `keep` are given up and their part of X is
@@ -29,7 +32,7 @@ import numpy as np
 
 from pipeline.kernel.arrays import NUMPY, Array, ArrayLibrary, namespace, on_device_of, to_host
 from pipeline.kernel.gaussian_operator import Response
-from pipeline.kernel.paired_bases import Echo, Floats, PairedBases, sum_products
+from pipeline.kernel.paired_bases import Floats, PairedBases, sum_products
 
 TOLERANCE = 1e-6
 """ρ/|v| up to which a direction of R^M counts as known; float32 leaves about 10⁻⁷ of noise."""
@@ -77,6 +80,8 @@ class ConditionalOperator:
         self._library = library
         self._bases = PairedBases(shape[0], self._dtype, library)
         self._kept: int | None = None
+        self._directions = np.zeros((0, 0))  # T
+        self._columns = np.zeros((0, 0))  # S
         self._drawn = library.empty((0, shape[0]), self._dtype)  # g that became no column yet
         self._reveal(min(frame, shape[1]))
 
@@ -98,13 +103,15 @@ class ConditionalOperator:
         """Give up the directions after `keep`, if it was called."""
         if self._kept is not None:
             self._bases.truncate(self._kept)
+            known = (slice(self._kept), slice(self._kept))
+            self._directions, self._columns = self._directions[known], self._columns[known]
 
     def apply(self, u: Array) -> Array:
         """X u for each row of `u` [batch, N] → [batch, M]."""
-        known = self._known(u)
+        weights = self._weights(u)
         out = self._library.empty((u.shape[0], self._shape[0]), self._dtype)
         for here, pairs in self._bases.sweep(u.shape[0]):
-            out[:, here] = known @ pairs[::2, :]
+            out[:, here] = weights @ pairs
         return out
 
     def apply_transpose(self, v: Array) -> Array:
@@ -113,13 +120,13 @@ class ConditionalOperator:
 
     def pull_back(self, u: Array, response: Response) -> tuple[Array, Array]:
         """Xᵀ φ(X u) [batch, N] and X u [batch, M] for each row of `u` [batch, N]: one pass."""
-        known = self._known(u)
+        weights = self._weights(u)
         shape = (u.shape[0], self._shape[0])
         predictions = self._library.empty(shape, self._dtype)
         v = self._library.empty(shape, self._dtype)
 
-        def respond(columns: Array, here: slice) -> Array:
-            predicted = known @ columns
+        def respond(pairs: Array, here: slice) -> Array:
+            predicted = weights @ pairs
             predictions[:, here] = predicted
             v[:, here] = response(predicted, here)
             return v[:, here]
@@ -140,92 +147,95 @@ class ConditionalOperator:
         gram = self._library.empty((n, n), np.dtype(np.float64))
         gram[...] = 0
         for here, pairs in self._bases.sweep(1):
-            columns = xp.astype(pairs[::2, :], xp.float64)
+            both = xp.astype(pairs, xp.float64)
+            columns = both[::2, :] + on_device_of(both, self._columns) @ both[1::2, :]
             gram += (columns * weights[here]) @ columns.T
         return gram
 
-    def _known(self, u: Array) -> Array:
-        """The known coordinates of points [batch, N] → [batch, k]."""
+    def _weights(self, u: Array) -> Array:
+        """Of the rows G_0, P_0, G_1, … in X u, for points `u` [batch, N] → [batch, 2 k]."""
         k, xp = self.directions, namespace(u)
         if bool(xp.any(xp.abs(u[:, k:]) > 0)):  # what is not finite is answered with the like
             raise ValueError(
                 f"u: expected points of the operator's frame, with {k} known coordinates, got one "
                 "with others; make points with frame_point and from the operator's answers"
             )
-        return u[:, :k]
+        known = to_host(u[:, :k]).astype(np.float64)
+        return on_device_of(u, _in_pairs(known, known @ self._columns))
 
     def _pull(self, v: Array, respond: Callable[[Array, slice], Array]) -> Array:
         """Xᵀ v [batch, N] for `v` [batch, M], part by part what `respond` gives."""
         (batch, _), n, k = v.shape, self._shape[1], self.directions
-        g = self._draw(min(batch, n - k))
-        along_both, g_along = np.zeros((batch, 2 * k)), np.zeros((g.shape[0], k))
+        along = np.zeros((batch, 2 * k))
         for here, pairs in self._bases.sweep(batch):
-            along_both += to_host(respond(pairs[::2, :], here) @ pairs.T)
-            if g.shape[0]:
-                g_along += to_host(g[:, here] @ pairs[1::2, :].T)
+            along += to_host(respond(pairs, here) @ pairs.T)
+        along_g, along_p = along[:, ::2], along[:, 1::2]
         pulled: Array = self._library.empty((batch, n), self._dtype)
-        pulled[:, :k] = on_device_of(v, along_both[:, ::2])
+        pulled[:, :k] = on_device_of(v, along_g + along_p @ self._columns.T)
         pulled[:, k:] = 0
-        if g.shape[0]:
-            new = self._unfold(v, g, along_both[:, 1::2], g_along)
+        if k < n:
+            new = self._unfold(v, along_p)
             pulled[:, k : k + new.shape[1]] = on_device_of(v, new)
         return pulled
 
-    def _unfold(self, v: Array, g: Array, along: Floats, g_along: Floats) -> Floats:
+    def _unfold(self, v: Array, along: Floats) -> Floats:
         """Draw the columns of X that come with what is new in `v`; `v` times them [batch, new].
 
         Parameters
         ----------
         v : float array [batch, M]
-        g : float array [up to batch, M]
-            Independent N(0, 1).
-        along, g_along : float array [batch, k], [up to batch, k]
-            V v and V g.
+        along : float array [batch, k]
+            P v.
         """
-        xp, batch = namespace(v), v.shape[0]
-        rest = xp.concat([v, g])
-        echo = self._take_off(rest, np.concatenate([along, g_along]), again=batch)
-        rest, noise = rest[:batch, :], rest[batch:, :]
+        batch, k, n = v.shape[0], self.directions, self._shape[1]
+        g = self._draw(min(batch, n - k))
+        rows = namespace(v).concat([v, g])
+        inner = along @ self._directions.T  # V v
+        left_over = self._take_off(rows, inner)
+        echo, g_along = left_over[:batch], left_over[batch:]
+        rest = rows[:batch, :]
         least = self._tolerance * _lengths(v)
         for _ in range(_MOST_ORTHOGONALISATIONS):
             left, left_echo = _orthonormalise(rest, echo, least, most=g.shape[0])
             if not np.any(np.sum(left_echo**2, axis=1) > _LARGEST_ECHO**2):
                 break
-            echo = self._take_off(rest, echo, again=batch)
-        new, k = left.shape[0], self.directions
+            echo = self._take_off(rest, echo)
+        new = left.shape[0]
         if not new:
             return np.zeros((batch, 0))
         self._drawn = self._drawn[new:, :]
-        noise = noise[:new, :]
-        chi = np.sqrt(self._random.chisquare(self._shape[1] - k - np.arange(new)))
-        mixing = np.diag(chi) - np.tril(sum_products(noise, left))
-        columns = on_device_of(v, mixing) @ left + noise
-        columns /= float(np.sqrt(self._shape[1]))
-        mixing /= np.sqrt(self._shape[1])
-        self._bases.append(columns, left, Echo(left_echo, mixing))
-        return np.asarray(sum_products(v, columns) - along @ (mixing @ left_echo).T)
+        g, g_along = g[:new, :] / float(np.sqrt(n)), g_along[:new] / np.sqrt(n)
+        chi = np.sqrt(self._random.chisquare(n - k - np.arange(new)) / n)
+        mixing = np.diag(chi) - np.tril(sum_products(g, left) - g_along @ left_echo.T)
+        turned = -left_echo @ self._directions  # rows of T, beside the identity
+        columns = mixing @ turned - g_along @ self._directions
+        self._bases.append(g, left)
+        self._directions = _extend(self._directions, turned, np.eye(new))
+        self._columns = _extend(self._columns, columns, mixing)
+        answers = sum_products(v, g) + sum_products(v, left) @ mixing.T + along @ columns.T
+        return np.asarray(answers)
 
-    def _take_off(self, rows: Array, along: Floats, *, again: int) -> Floats:
-        """Subtract along·V from `rows` in place; V times the first `again` of them, afterwards."""
-        coefficients = on_device_of(rows, along)
-        left_over = np.zeros((again, along.shape[1]))
+    def _take_off(self, rows: Array, inner: Floats) -> Floats:
+        """Subtract inner·V from the first `rows` in place; V times all of them, afterwards."""
+        weights = on_device_of(rows, inner @ self._directions)
+        left_over = np.zeros((rows.shape[0], self.directions))
         for here, pairs in self._bases.sweep(rows.shape[0]):
-            left = pairs[1::2, :]
-            rows[: len(along), here] -= coefficients @ left
-            left_over += to_host(rows[:again, here] @ left.T)
-        return left_over
+            stored = pairs[1::2, :]
+            rows[: len(inner), here] -= weights @ stored
+            left_over += to_host(rows[:, here] @ stored.T)
+        return left_over @ self._directions.T
 
     def _reveal(self, count: int) -> None:
         """Draw the columns of X up to `count`; they bring no direction of R^M."""
         scale = float(1 / np.sqrt(self._shape[1]))
         while self.directions < count:
             size = min(_REVEALED_TOGETHER, count - self.directions)
-            columns = self._library.array(self._normal(size))
-            along = np.zeros((size, self.directions))
-            for here, pairs in self._bases.sweep(size):
-                along += to_host(columns[:, here] @ pairs[1::2, :].T)
-            self._take_off(columns, along, again=0)
-            self._bases.append(columns * scale, namespace(columns).zeros_like(columns))
+            g = self._library.array(self._normal(size) * scale)
+            along = self._take_off(g, np.zeros((0, self.directions)))
+            self._bases.append(g, namespace(g).zeros_like(g))
+            nothing = np.zeros((size, size))
+            self._columns = _extend(self._columns, -along @ self._directions, nothing)
+            self._directions = _extend(self._directions, np.zeros_like(along), nothing)
 
     def _draw(self, count: int) -> Array:
         """`count` rows of N(0, 1) [count, M], the same again until columns were made of them."""
@@ -264,6 +274,17 @@ def frame_point(random: np.random.Generator, place: int, dimension: int) -> Floa
     point[:place] = random.standard_normal(place)
     point[place] = np.sqrt(random.chisquare(dimension - place))
     return point
+
+
+def _in_pairs(first: Floats, second: Floats) -> Floats:
+    """Columns of both by turns [rows, 2 columns]."""
+    return np.stack([first, second], axis=-1).reshape(len(first), -1)
+
+
+def _extend(triangular: Floats, below: Floats, corner: Floats) -> Floats:
+    """A lower triangular matrix with more rows."""
+    right = np.zeros((len(triangular), len(corner)))
+    return np.block([[triangular, right], [below, corner]])
 
 
 def _orthonormalise(rows: Array, echo: Floats, least: Floats, *, most: int) -> tuple[Array, Floats]:

@@ -2,45 +2,28 @@
 
 A pass over bases that do not fit the caches costs the bytes it reads. So the bases lie in blocks of
 measurements, the two rows of a pair next to each other, and what a pass does with a block it does
-while the block is in cache, a correction of the newest rows included.
+while the block is in cache.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.kernel.arrays import Array, ArrayLibrary, on_device_of, to_host
+from pipeline.kernel.arrays import Array, ArrayLibrary, to_host
 
 Floats = NDArray[np.float64]
 
-_BLOCK = 1024  # measurements that lie together
+_BLOCK = 2048  # measurements that lie together
 _LEAST_WIDTH = 64  # of a part of a block; below it the calls cost more than they save
-_PART_ELEMENTS = 1 << 20  # of the bases, that stay in a core's cache while they are used
+_PART_ELEMENTS = 1 << 19  # of the bases, that stay in a core's cache while they are used
 _PRODUCT = 1 << 19  # batch × elements up to which OpenBLAS multiplies without packing
 _FIRST_CAPACITY = 64
 _GROWTH = 1.5
 
 
-@dataclass(frozen=True)
-class Echo:
-    """What is still to be taken from the newest rows: V_new −= K V, A_new −= W K V.
-
-    Parameters
-    ----------
-    along : float array [new, k]
-        K.
-    mixing : float array [new, new]
-        W.
-    """
-
-    along: Floats
-    mixing: Floats
-
-
 class PairedBases:
-    """Rows A_j and V_j of R^M, j < k, in pairs.
+    """Rows G_j and P_j of R^M, j < k, in pairs.
 
     Parameters
     ----------
@@ -59,7 +42,6 @@ class PairedBases:
         self._capacity = _FIRST_CAPACITY
         self._blocks = [self._allocate(width) for width in self._widths]
         self._count = 0
-        self._echo: Echo | None = None
 
     @property
     def count(self) -> int:
@@ -67,9 +49,7 @@ class PairedBases:
         return self._count
 
     def sweep(self, batch: int) -> Iterator[tuple[slice, Array]]:
-        """Measurements, and A_0, V_0, A_1, V_1, … there [2 k, measurements], part by part.
-
-        To be followed to its end.
+        """Measurements, and G_0, P_0, G_1, P_1, … there [2 k, measurements], part by part.
 
         Parameters
         ----------
@@ -81,36 +61,24 @@ class PairedBases:
             step = self._part_width(width, batch)
             for first in range(0, width, step):
                 last = min(first + step, width)
-                part = block[: 2 * self._count, first:last]
-                if self._echo is not None:
-                    self._correct(part, self._echo)
-                yield slice(start + first, start + last), part
+                yield slice(start + first, start + last), block[: 2 * self._count, first:last]
             start += width
-        self._echo = None
 
-    def append(self, a: Array, v: Array, echo: Echo | None = None) -> None:
-        """Add the rows `a` and `v` [new, M]; the next sweep takes their `echo` from them."""
-        self._settle()
-        first, last = 2 * self._count, 2 * (self._count + a.shape[0])
+    def append(self, g: Array, p: Array) -> None:
+        """Add the rows `g` and `p` [new, M]."""
+        first, last = 2 * self._count, 2 * (self._count + g.shape[0])
         self._make_room(last // 2)
         start = 0
         for block, width in zip(self._blocks, self._widths, strict=True):
             here = slice(start, start + width)
-            block[first:last:2, :] = a[:, here]
-            block[first + 1 : last : 2, :] = v[:, here]
+            block[first:last:2, :] = g[:, here]
+            block[first + 1 : last : 2, :] = p[:, here]
             start += width
-        self._count, self._echo = last // 2, echo
+        self._count = last // 2
 
     def truncate(self, count: int) -> None:
         """Drop all pairs from `count` on."""
-        if count < self._count:
-            self._settle()
-            self._count = count
-
-    def _settle(self) -> None:
-        if self._echo is not None:
-            for _ in self.sweep(1):
-                pass
+        self._count = min(self._count, count)
 
     def _part_width(self, width: int, batch: int) -> int:
         if not self._cached:
@@ -119,12 +87,6 @@ class PairedBases:
         while width > _LEAST_WIDTH and width * 2 * self._count > most:
             width = (width + 1) // 2
         return width
-
-    def _correct(self, part: Array, echo: Echo) -> None:
-        known = echo.along.shape[1]
-        rest = on_device_of(part, echo.along) @ part[1 : 2 * known : 2, :]
-        part[2 * known :: 2, :] -= on_device_of(part, echo.mixing) @ rest
-        part[2 * known + 1 :: 2, :] -= rest
 
     def _make_room(self, count: int) -> None:
         if count <= self._capacity:

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import numpy as np
 from bench_limits import FROM_MEMORY, read_bandwidth
-from reporting import Section, best_seconds, core_seconds
+from reporting import Section, best_seconds, core_seconds, cores
 
 from pipeline.kernel import phase_retrieval
 from pipeline.kernel.arrays import NUMPY
@@ -120,7 +120,12 @@ def dense_seconds(case: Case, gradients: int, rate: float) -> tuple[float, str]:
 
 
 def measure(*, small: bool) -> list[Section]:
-    return [_sizes(small=small), _tolerances(small=small), _snapshots(small=small)]
+    return [
+        _sizes(small=small),
+        _together(small=small),
+        _tolerances(small=small),
+        _snapshots(small=small),
+    ]
 
 
 def _sizes(*, small: bool) -> Section:
@@ -172,6 +177,28 @@ def _sizes(*, small: bool) -> Section:
         "drawing", "dense s", "matrix GB", "dense / conditional",
     ]  # fmt: skip
     return Section("Descents on conditional instances", text, columns, rows)
+
+
+def _together(*, small: bool) -> Section:
+    """An instance on each core at the same time, as the workers of a campaign have them."""
+    cases = (Case(10**5, 4.0, 100.0), Case(10**4, 3.0, 1000.0))
+    rows = []
+    for case in (Case(300, 4.0, 3.0),) if small else cases:
+        count = cores()
+        with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
+            list(pool.map(abs, range(count)))  # the processes have started
+            began = time.perf_counter()
+            found = list(pool.map(measure_conditional, [case] * count))
+            wall = time.perf_counter() - began
+        rows.append(
+            [
+                f"{case.N}", f"{case.alpha:g}", f"{case.T:g}", f"{count}", f"{wall:.1f}",
+                f"{wall / count:.1f}", f"{max(each.peak_bytes for each in found) / 1e9:.2f}",
+            ]
+        )  # fmt: skip
+    text = "Wall time, the start of the processes left out."
+    columns = ["N", "α", "T", "at once", "wall s", "wall s an instance", "peak GB of one"]
+    return Section("An instance on each core", text, columns, rows)
 
 
 def _dense_rate(*, small: bool) -> float:
@@ -237,7 +264,7 @@ def _orthogonality(drawn: Drawn) -> float:
     k = operator.directions
     gram = np.zeros((k, k))
     for _, pairs in operator._bases.sweep(k):
-        left = pairs[1::2].astype(np.float64)
+        left = operator._directions @ pairs[1::2].astype(np.float64)
         gram += left @ left.T
     known = gram.diagonal() > 0.5  # the coordinates of the start brought none
     return float(np.abs(gram - np.eye(k))[np.ix_(known, known)].max())
