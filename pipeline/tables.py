@@ -1,4 +1,4 @@
-"""Reduced datasets and predictions as tables for a terminal, readable at 100 columns."""
+"""Reduced datasets and predictions as tables for a terminal, readable at 80 columns."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -14,7 +14,7 @@ from pipeline.reductions import control_name, describe_runs
 from pipeline.transition import Crossing
 
 _SYMBOLS: Final[Mapping[str, str]] = {"alpha": "α"}
-_SIZES_PER_TABLE: Final = 4
+_SIZES_PER_TABLE: Final = 3
 _MISFIT: Final = 0.01
 _TINY: Final = 1e-6
 
@@ -31,18 +31,16 @@ def recovery_tables(reduced: xr.Dataset) -> list[Table]:
     -------
     list of Table
         For each value of a constant that is an axis, and each init, rows of the control parameter
-        and columns of N, at most four a table so that 100 characters suffice; the last row is the
+        and columns of N, at most three a table so that 80 characters suffice; the last row is the
         half-recovery point, with a star where the deviance of the fit has a probability below 0.01.
     """
     control = control_name(reduced)
     symbol = _SYMBOLS.get(control, control)
-    sizes = reduced["N"].to_numpy().tolist()
-    groups = [sizes[i : i + _SIZES_PER_TABLE] for i in range(0, len(sizes), _SIZES_PER_TABLE)]
     return [
         _table(part.sel(init=init, N=group), control, symbol, _named(str(init), constants))
         for constants, part in split_constants(reduced)
         for init in part["init"].to_numpy()
-        for group in groups
+        for group in _size_groups(reduced)
     ]
 
 
@@ -61,9 +59,19 @@ def paired_tables(reduced: xr.Dataset) -> list[Table]:
     if "pair" not in reduced.dims:
         return []
     return [
-        _paired_table(part, _named("seeds gained − lost on the same instances", constants))
+        _paired_table(
+            part.sel(N=group), _named("seeds gained − lost on the same instances", constants)
+        )
         for constants, part in split_constants(reduced)
+        for group in _size_groups(reduced)
     ]
+
+
+def _size_groups(reduced: xr.Dataset) -> list[list[int]]:
+    """Sizes of each table, shared out evenly."""
+    sizes = reduced["N"].to_numpy()
+    tables = -(-len(sizes) // _SIZES_PER_TABLE)
+    return [group.tolist() for group in np.array_split(sizes, tables)]
 
 
 def _named(what: str, constants: Mapping[str, float]) -> str:
@@ -78,7 +86,7 @@ def _paired_table(reduced: xr.Dataset, title: str) -> Table:
         min_width=46,
     )
     table.add_column("pair", no_wrap=True)
-    sizes = reduced["N"].to_numpy()[-_SIZES_PER_TABLE:].tolist()
+    sizes = reduced["N"].to_numpy().tolist()
     for N in sizes:
         table.add_column(f"N = {N}", justify="right", no_wrap=True)
     sums = reduced[["gained", "lost"]].sum(control)
