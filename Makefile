@@ -7,7 +7,7 @@ INSTALLED = $(VENV)/installed
 PYTHONPATH =
 export PYTHONPATH
 
-.PHONY: demo test test-slow bench bench-scale bench-instances lint types format clean
+.PHONY: demo test test-slow bench bench-scale bench-instances bench-spiked lint types format clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED)  ## the main job: the campaign `quickstart`, its tables and its figure
@@ -30,6 +30,10 @@ bench-scale: $(INSTALLED)  ## campaigns of many runs: memory, dispatch, files; s
 bench-instances: $(INSTALLED)  ## instances without the matrix against dense ones, about ten minutes; wants an idle machine
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_all.py instances \
 		--output tests/benchmarks/RESULTS_INSTANCES.md
+
+bench-spiked: $(INSTALLED)  ## a step of the spiked model against N, half a minute; wants an idle machine
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_all.py spiked \
+		--output tests/benchmarks/RESULTS_SPIKED.md
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from pipeline.figures_phase_diagram import has_loss_axis, phase_diagram
@@ -17,6 +18,7 @@ from pipeline.figures_scaling import (
     survival_figure,
 )
 from pipeline.figures_spectrum import has_spectrum, spectrum_figure
+from pipeline.figures_spiked_hitting import has_hitting_times, spiked_hitting_figure
 from pipeline.figures_spiked_runs import has_spiked_runs, spiked_dynamics_figure
 from pipeline.figures_start import has_random_starts, start_figure
 from pipeline.figures_style import save_figure
@@ -29,7 +31,9 @@ from pipeline.figures_trajectory import (
     overlap_figure,
 )
 from pipeline.figures_window import has_window, window_figure
+from pipeline.outcomes import control_name
 from pipeline.results import Results
+from pipeline.spiked_recovery import predict_half_points
 
 __all__ = ["FIGURES", "DrawnFigure", "FigureKind", "draw_figures", "save_figure"]
 
@@ -84,14 +88,24 @@ def _draw_pairs(results: Results) -> Figure:
 
 
 def _draw_recovery(results: Results) -> Figure:
-    return recovery_figure(results.reduced, theory=theory_lines(results))
+    def predict_half(sizes: np.ndarray) -> np.ndarray | None:
+        values = results.reduced[control_name(results.reduced)].to_numpy().tolist()
+        return predict_half_points(results.physics, values, sizes)
+
+    random = "random" in results.reduced["init"].to_numpy()
+    return recovery_figure(
+        results.reduced,
+        theory=theory_lines(results),
+        predict_half=predict_half if random else None,
+    )
 
 
 FIGURES: Final = (
     FigureKind(
         "recovery",
         "Probability of recovery against the signal-to-noise ratio, with 95 % intervals and "
-        "fitted curves, and the half-recovery point against log N. Dashed: theory for N → ∞.",
+        "fitted curves, and the half-recovery point against log N. Dashed: theory for N → ∞; solid "
+        "grey, of the spiked model: the half points that it predicts of random starts at this T.",
         applies=_has_recoveries,
         draw=_draw_recovery,
     ),
@@ -142,12 +156,21 @@ FIGURES: Final = (
     ),
     FigureKind(
         "spiked_dynamics",
-        "Overlap, multiplier, energy and lowest eigenvalue of the Hessian along runs of the spiked "
-        "model from a given overlap: means over seeds with standard errors. Lines: the closed "
-        "equations for N → ∞; for the eigenvalue the edge of the bulk and, dashed, the outlier if "
-        "the noise did not know of the descent.",
+        "Overlap, multiplier, energies and lowest eigenvalue of the Hessian along runs of the "
+        "spiked model from a given overlap: means over seeds with standard errors. Lines: the "
+        "closed equations for N → ∞; for the eigenvalue the edge of the bulk and, dashed, the "
+        "outlier if the noise did not know of the descent.",
         applies=has_spiked_runs,
         draw=spiked_dynamics_figure,
+    ),
+    FigureKind(
+        "spiked_hitting_times",
+        "When runs of the spiked model reach an overlap of order 1, against ln(1/m(0)): means over "
+        "seeds with standard errors on the closed equations for N → ∞; and the growth rates that "
+        "follow from how these times scale, which vanish on the line of gradient flow.",
+        applies=has_hitting_times,
+        draw=spiked_hitting_figure,
+        whole=True,
     ),
     FigureKind(
         "overlap_along_descent",

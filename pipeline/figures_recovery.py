@@ -1,6 +1,6 @@
 """Recovery probabilities and half-recovery points."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import xarray as xr
@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from pipeline.figures_style import (
     INIT_STYLES,
+    THEORY_COLOUR,
     axis_labels,
     draw_points,
     figure_legend,
@@ -28,7 +29,12 @@ from pipeline.reductions import control_name, describe_runs
 from pipeline.transition import Crossing
 
 
-def recovery_figure(reduced: xr.Dataset, *, theory: Mapping[str, float] | None = None) -> Figure:
+def recovery_figure(
+    reduced: xr.Dataset,
+    *,
+    theory: Mapping[str, float] | None = None,
+    predict_half: Callable[[np.ndarray], np.ndarray | None] | None = None,
+) -> Figure:
     """Recovery probability against the control parameter, and its half point against log N.
 
     One panel for each init: points with Wilson intervals and fitted curves,
@@ -43,6 +49,9 @@ def recovery_figure(reduced: xr.Dataset, *, theory: Mapping[str, float] | None =
     theory : mapping of str to float, optional
         Label → control parameter of the lines to mark, as from `phase_retrieval_thresholds`. Those
         further than a factor of 2 beyond the grid are left out.
+    predict_half : callable, optional
+        N [sizes] → half-recovery point of random starts that theory predicts at the end of the
+        runs, a line in the last panel; None where it predicts nothing.
 
     Returns
     -------
@@ -65,6 +74,8 @@ def recovery_figure(reduced: xr.Dataset, *, theory: Mapping[str, float] | None =
             set_title(ax, i, init)
         last = axes[len(inits)]
         last.set_ylim(*_make_room(limits, reduced))
+        if predict_half is not None:
+            _draw_prediction(last, reduced["N"].to_numpy(), predict_half)
         _draw_half_points(last, reduced, control)
         mark_horizontal(last, lines)
         set_title(last, len(inits), "half-recovery point")
@@ -180,12 +191,21 @@ def _draw_half_points(ax: Axes, reduced: xr.Dataset, control: str) -> None:
     ax.legend(
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
-        ncols=len(inits),
+        ncols=len(ax.get_legend_handles_labels()[1]),
         frameon=False,
         handletextpad=0.2,
         columnspacing=1.2,
         borderaxespad=0.0,
     )
+
+
+def _draw_prediction(
+    ax: Axes, sizes: np.ndarray, predict: Callable[[np.ndarray], np.ndarray | None]
+) -> None:
+    dense = np.geomspace(sizes.min() / 1.35, sizes.max() * 1.35, 200)
+    half = predict(dense)
+    if half is not None:
+        ax.plot(dense, half, color=THEORY_COLOUR, linewidth=1.0, label="theory at $T$", zorder=1)
 
 
 def _make_room(limits: tuple[float, float], reduced: xr.Dataset) -> tuple[float, float]:

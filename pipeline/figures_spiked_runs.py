@@ -24,11 +24,12 @@ from pipeline.theory.spiked_model import SpikedModel, make_spiked_model
 
 _INIT: Final = "overlap"
 _ROWS: Final = {
-    "overlap": "overlap $m$",
-    "multiplier": r"multiplier $\mu$",
-    "loss": "energy per $N$",
-    "lambda1": r"lowest eigenvalue $\lambda_1$",
+    "overlap $m$": ("overlap",),
+    r"multiplier $\mu$": ("multiplier",),
+    "energies per $N$": ("matrix_energy", "tensor_energy"),
+    r"lowest eigenvalue $\lambda_1$": ("lambda1",),
 }
+_SYMBOLS: Final = {"matrix_energy": "$e_2$", "tensor_energy": "$e_p$"}
 _MOST_COLUMNS: Final = 3
 _FLOW_STEPS: Final = 400
 
@@ -53,7 +54,7 @@ def has_spiked_runs(results: Results) -> bool:
 
 
 def spiked_dynamics_figure(results: Results) -> Figure:
-    """m, μ, energy and λ₁ against time, for up to three 1/Δ₂: means over seeds on theory's curves.
+    """m, μ, energies, λ₁ against time, for up to three 1/Δ₂: means over seeds on theory's curves.
 
     Bars are standard errors. Solid: closed equations for N → ∞, for λ₁ the edge of the bulk;
     dashed: the outlier if the noise did not know of the descent.
@@ -68,12 +69,14 @@ def spiked_dynamics_figure(results: Results) -> Figure:
         grid = figure.subplots(len(_ROWS), len(snrs), squeeze=False, sharex=True)
         for column, snr in zip(grid.T, snrs, strict=True):
             curves = _theory(results, float(snr), float(runs["time"].max()))
-            for ax, name in zip(column, _ROWS, strict=True):
-                _draw_theory(ax, curves, name)
-                _draw_means(ax, runs.sel(snr=snr), name)
+            observed = _observe(runs.sel(snr=snr), _constants(results)[1])
+            for ax, names in zip(column, _ROWS.values(), strict=True):
+                for name in names:
+                    _draw_theory(ax, curves, name)
+                    _draw_means(ax, observed[name], labelled=name == names[0])
             column[0].set_title(rf"$1/\Delta_2 = {snr:g}$", loc="left")
             column[-1].set_xlabel("time")
-        for ax, label in zip(grid[:, 0], _ROWS.values(), strict=True):
+        for ax, label in zip(grid[:, 0], _ROWS, strict=True):
             ax.set_ylabel(label)
         handles, labels = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=6, frameon=False)
@@ -97,7 +100,8 @@ def _theory(results: Results, snr: float, duration: float) -> Mapping[str, np.nd
         "time": found.time,
         "overlap": found.overlap,
         "multiplier": found.multiplier,
-        "loss": found.matrix_energy + found.tensor_energy,
+        "matrix_energy": found.matrix_energy,
+        "tensor_energy": found.tensor_energy,
         "lambda1": edge,
         "outlier": outlier,
     }
@@ -111,10 +115,34 @@ def _follow(results: Results, model: SpikedModel, overlap: float, duration: floa
     return descend(model, overlap, duration=np.ceil(duration / step - 1e-9) * step, step=step)
 
 
+def _observe(runs: xr.Dataset, p: int) -> dict[str, xr.DataArray]:
+    """What is drawn of the runs, each [N, seed, time]: e₂ and e_p from e and μ = −2e₂ − p e_p."""
+    mu = -runs["multiplier"]  # the store has the kernel's sign, w·∇H/N
+    tensor = -(mu + 2 * runs["loss"]) / (p - 2)
+    return {
+        "overlap": runs["overlap"],
+        "multiplier": mu,
+        "matrix_energy": runs["loss"] - tensor,
+        "tensor_energy": tensor,
+        "lambda1": runs["lambda1"],
+    }
+
+
 def _draw_theory(ax: Axes, curves: Mapping[str, np.ndarray], name: str) -> None:
     ax.plot(curves["time"], curves[name], color=THEORY_COLOUR, linewidth=1.0, zorder=1)
     if name == "lambda1":
         ax.plot(curves["time"], curves["outlier"], "--", color=THEORY_COLOUR, linewidth=1.0)
+    if name in _SYMBOLS:
+        end = (1.0, float(curves[name][-1]))
+        ax.annotate(
+            _SYMBOLS[name],
+            end,
+            xycoords=ax.get_yaxis_transform(),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            annotation_clip=False,
+        )
     last = float(curves["time"][-1])
     ax.set_xscale("symlog", linthresh=0.5, linscale=0.4)
     ax.set_xlim(0, 1.05 * last)
@@ -122,22 +150,21 @@ def _draw_theory(ax: Axes, curves: Mapping[str, np.ndarray], name: str) -> None:
     ax.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
 
 
-def _draw_means(ax: Axes, runs: xr.Dataset, name: str) -> None:
-    sizes = runs["N"].to_numpy()
-    sign = -1 if name == "multiplier" else 1  # the store has the kernel's sign, w·∇H/N
+def _draw_means(ax: Axes, observed: xr.DataArray, *, labelled: bool) -> None:
+    sizes = observed["N"].to_numpy()
     for N, colour in zip(sizes, size_colours(sizes), strict=True):
-        values = sign * runs[name].sel(N=N)
+        values = observed.sel(N=N)
         over = [dim for dim in values.dims if dim != "time"]
         count = values.notnull().sum(over)
         mean, error = values.mean(over), values.std(over, ddof=1) / np.sqrt(count)
         ax.errorbar(
-            runs["time"],
+            values["time"],
             mean,
             yerr=error,
             fmt="o",
             color=colour,
             markersize=2.8,
             elinewidth=0.8,
-            label=f"$N = {N}$",
+            label=f"$N = {N}$" if labelled else None,
             zorder=3,
         )

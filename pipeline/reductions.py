@@ -17,7 +17,7 @@ from pipeline.recovery import (
     recovery_probability,
 )
 from pipeline.scaling import fit_scaling
-from pipeline.scaling_inputs import gain_tables, limit_of
+from pipeline.scaling_inputs import known_gains, limit_of
 from pipeline.survival import survival
 from store.array_store import open_group, read_attributes
 from store.cube import open_store
@@ -154,7 +154,8 @@ def add_scaling(reduced: xr.Dataset, path: StorePath, gain_from: StorePath) -> x
     path : str or PathLike
         The store, for its physics.
     gain_from : str or PathLike
-        Store whose trajectories have the signal gain; without them the law ``gain`` is left out.
+        Store whose trajectories have the signal gain; without them the law ``gain`` is left out,
+        unless theory has the gain.
     """
     physics = read_attributes(path).get("physics", {})
     along = dict[str, xr.Dataset]()
@@ -164,8 +165,7 @@ def add_scaling(reduced: xr.Dataset, path: StorePath, gain_from: StorePath) -> x
     parts = []
     for constants, part in split_constants(reduced):
         own = {**physics, **{f"parameters.{name}": value for name, value in constants.items()}}
-        followed = along.get(str(constants))
-        gains = gain_tables(followed) if followed is not None else {}
+        gains = known_gains(own, part, along.get(str(constants)))
         scaling = fit_scaling(part, limit=limit_of(own), gains=gains)
         parts.append(scaling.expand_dims({name: [value] for name, value in constants.items()}))
     whole = xr.combine_by_coords(parts, join="exact", combine_attrs="override")

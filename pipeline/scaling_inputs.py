@@ -9,6 +9,8 @@ import xarray as xr
 
 from pipeline.outcomes import control_name
 from pipeline.scaling_laws import GainTable
+from pipeline.spiked_recovery import predict_spread
+from pipeline.theory.spiked_landscape import gradient_flow_line
 from pipeline.theory.threshold_states import ThresholdStateError, bbp_at_threshold
 
 
@@ -25,10 +27,35 @@ def limit_of(physics: Mapping[str, Any]) -> float | None:
     float or None
         None where theory does not give it.
     """
-    if physics.get("model") == "phase_retrieval" and "parameters.a" in physics:
+    model, a = physics.get("model"), physics.get("parameters.a")
+    if model == "phase_retrieval" and isinstance(a, int | float):
         with suppress(ThresholdStateError):
-            return float(bbp_at_threshold(float(physics["parameters.a"])))
+            return float(bbp_at_threshold(float(a)))
+    delta_p = physics.get("parameters.delta_p")
+    if model == "spiked_matrix_tensor" and isinstance(delta_p, int | float):
+        return gradient_flow_line(float(delta_p), int(physics["parameters.p"]))
     return None
+
+
+def known_gains(
+    physics: Mapping[str, Any], reduced: xr.Dataset, along: xr.Dataset | None
+) -> dict[str, GainTable]:
+    """Signal gain for each initialisation: that of the runs, or what theory has of random starts.
+
+    Parameters
+    ----------
+    physics : mapping
+        As in the attributes of a store.
+    reduced : Dataset
+        Whose initialisations and control parameter are asked for.
+    along : Dataset, optional
+        Group ``trajectory`` of a store.
+    """
+    measured = gain_tables(along) if along is not None else {}
+    if measured or "random" not in reduced["init"].to_numpy():
+        return measured
+    table = predict_spread(physics, reduced[control_name(reduced)].to_numpy().tolist())
+    return {} if table is None else {"random": table}
 
 
 def gain_tables(along: xr.Dataset) -> dict[str, GainTable]:

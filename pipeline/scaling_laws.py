@@ -49,7 +49,8 @@ class GainTable:
         Control parameter, ascending.
     doubled_log : ndarray [points]
         2 log max_t G(t) there, made to ascend: an overlap of order N^(-1/2) is amplified to order
-        1 where it reaches log N + const (phase retrieval, specification, section 8).
+        1 where it reaches log N + const (phase retrieval, specification, section 8). Of the spiked
+        model, 2 log s(T): `pipeline.spiked_recovery`.
     """
 
     control: Floats

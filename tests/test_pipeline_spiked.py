@@ -15,10 +15,13 @@ from pipeline.kernel.block import run_block
 from pipeline.launch import Resources, launch
 from pipeline.plan import make_plan
 from pipeline.provenance import StoreMismatchError
+from pipeline.report import write_report
 from pipeline.results import read_results
+from pipeline.spiked_recovery import predict_half_points
 from pipeline.theory.spiked_descent import descend
 from pipeline.theory.spiked_model import make_spiked_model
 from pipeline.work import Recipe
+from store.array_store import read_attributes
 from store.cube import open_store
 from store.keys import Block
 from store.ledger import counts
@@ -146,7 +149,7 @@ def test_several_starting_overlaps_are_an_axis(tmp_path: Path) -> None:
 
 
 def test_bundled_studies_are_valid_and_have_a_plan(tmp_path: Path) -> None:
-    for name in ("spiked_recovery", "spiked_dynamics"):
+    for name in ("spiked_recovery", "spiked_dynamics", "spiked_hitting_times"):
         campaign = load_campaign(name)
         plan = make_plan(campaign, tmp_path / "none.zarr", calibrated_cost(campaign))
         assert plan.runs == np.prod(campaign.grid_labels().shape)
@@ -186,3 +189,35 @@ def test_figures_of_the_store(store: Path) -> None:
     exact = descend(make_spiked_model(1.5, 1.0), 0.3, duration=3.0, step=0.1)
     assert curve[-1] == pytest.approx([3.0, exact.overlap[-1]])
     assert len(points) >= 2
+
+
+def test_adaptive_sampling_laws_and_report_of_random_starts(tmp_path: Path) -> None:
+    path = tmp_path / "adaptive.zarr"
+    overrides = [
+        "grid.inits=['random']",
+        "grid.snr=[1.2, 2.0, 2.8]",
+        "grid.N=[1000, 10000]",
+        "grid.seeds=8",
+        "parameters.recovered=0.2",
+        "dynamics.T=12.0",
+        "dynamics.learning_rate=0.15",
+        "trajectory=",
+        "sampling={target_halfwidth=0.15,max_seeds=24}",
+    ]
+    outcome = run(path, *overrides)
+    assert outcome.quarantined == 0
+    cube, reduced = open_store(path), read_results(path).reduced
+    asked = (cube.status == 1).sum("seed").to_numpy()
+    assert 8 < asked.max() <= 24
+    assert cube.sizes["snr"] > 3  # refined where the curves cross one half
+    half = reduced.snr_half.sel(init="random").to_numpy()
+    physics = cube.attrs["physics"]
+    theory = predict_half_points(physics, reduced.snr.to_numpy().tolist(), reduced.N.to_numpy())
+    assert theory is not None
+    assert half[-1] == pytest.approx(theory[-1], abs=0.3)
+    laws = reduced.sel(init="random")
+    assert laws.law_aic.sel(law=["approach", "gain"]).notnull().all()
+    assert laws.law_limit.sel(law="approach") == pytest.approx(2.0)
+    page = write_report(read_results(path), read_attributes(path), counts(path))
+    assert "half_recovery_laws" in page
+    assert "spiked_matrix_tensor" in page

@@ -3,12 +3,18 @@
 import numpy as np
 import pytest
 
+from pipeline.kernel.descent import GradientDescent
+from pipeline.kernel.spiked_conditional import draw_conditional
 from pipeline.theory.spiked_descent import Dynamics, descend, descend_from_equator
 from pipeline.theory.spiked_flow import follow_flow, follow_flow_from_equator
 from pipeline.theory.spiked_growth import (
+    fit_growth_rate,
     growth_rate,
+    hitting_time,
     hitting_times,
+    line_of_rates,
     measure_line,
+    overlap_spread,
     threshold_growth_rate,
 )
 from pipeline.theory.spiked_landscape import gradient_flow_line, signal_state
@@ -137,6 +143,44 @@ def test_hitting_times_are_those_of_the_gain() -> None:
     times = hitting_times(gain, [0.0, np.log(gain.overlap[50]), 100.0])
     assert times[:2] == pytest.approx([0, gain.time[50]])
     assert np.isnan(times[2])
+
+
+def test_the_hitting_time_of_a_start_that_is_not_small() -> None:
+    model = make_spiked_model(2.5, 1.0)
+    found = descend(model, 0.1, duration=4.0, step=0.1)
+    assert hitting_time(model, 0.1, found.overlap[20], duration=4.0, step=0.1) == pytest.approx(2.0)
+    between = (found.overlap[20] + found.overlap[21]) / 2
+    assert hitting_time(model, 0.1, between, duration=4.0, step=0.1) == pytest.approx(2.05)
+    assert hitting_time(model, 0.1, 0.1, duration=4.0, step=0.1) == 0
+    assert hitting_time(model, 0.1, 0.9, duration=4.0, step=0.1) == np.inf
+    # small starts take as long as the linear equations say
+    small = hitting_time(model, 1e-6, 1e-4, duration=40.0, step=0.1)
+    gain = descend_from_equator(model, duration=40.0, step=0.1)
+    assert small == pytest.approx(float(hitting_times(gain, np.log(100.0))), abs=0.05)
+
+
+def test_rates_and_lines_are_read_off_hitting_times() -> None:
+    hits = np.geomspace(5.0, 60.0, 8)
+    assert fit_growth_rate(0.07 * hits + 1.3 * np.cbrt(hits) + 0.4, hits) == pytest.approx(0.07)
+    snrs = np.array([1.5, 1.8, 2.4])
+    assert line_of_rates(snrs, (snrs - 1.3) ** 2 / snrs) == pytest.approx(1.3)
+
+
+def test_the_spread_of_random_starts_is_that_of_simulations() -> None:
+    """Variance of √N m over 150 runs at N = 10^8; half of it is not there at the start."""
+    model, count = make_spiked_model(1.8, 1.0), 150
+    gain = descend_from_equator(model, duration=4.5, step=0.15)
+    spread = overlap_spread(model, gain)
+    assert spread[0] == pytest.approx(1.0)
+    assert (spread >= np.abs(gain.overlap) - 1e-12).all()
+    streams = [np.random.SeedSequence(11, spawn_key=(k,)) for k in range(count)]
+    landscape = draw_conditional(streams, model=model, dimension=10**8, width=64)
+    descent = GradientDescent(landscape, 4.5, 0.15, on_equator=False, recovered_overlap=1.0)
+    owner = np.arange(count)
+    run = descent.run(landscape.draw_starts(streams), owner)
+    variance = 1e8 * np.mean(landscape.overlap(run.w, owner) ** 2)
+    assert variance == pytest.approx(spread[-1] ** 2, rel=3 * np.sqrt(2 / count))
+    assert variance > (1 + 3 * np.sqrt(2 / count)) * gain.overlap[-1] ** 2
 
 
 @pytest.mark.parametrize(

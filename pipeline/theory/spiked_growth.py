@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.linalg import solve_triangular
 
 from pipeline.theory.laws import Array
-from pipeline.theory.spiked_descent import Dynamics, descend_from_equator
+from pipeline.theory.spiked_descent import Dynamics, descend, descend_from_equator
 from pipeline.theory.spiked_model import SpikedModel, SpikedModelError, make_spiked_model
 
 
@@ -44,11 +45,65 @@ def hitting_times(gain: Dynamics, log_inverse_overlap: ArrayLike) -> Array:
     return np.asarray(np.interp(wanted, reached, gain.time, left=0.0, right=np.nan))
 
 
+def hitting_time(
+    model: SpikedModel, overlap: float, level: float, *, duration: float, step: float
+) -> float:
+    """When gradient descent from m(0) = `overlap` has |m| = `level`, for N → ∞, not only m(0) → 0.
+
+    Parameters
+    ----------
+    model : SpikedModel
+    overlap, level : float
+    duration, step : float
+        As for `descend`.
+
+    Returns
+    -------
+    float
+        Between the steps on a line; infinite where it is later than `duration`.
+
+    Raises
+    ------
+    SpikedModelError
+        As `descend`.
+    """
+    found = descend(model, overlap, duration=duration, step=step)
+    m = np.abs(found.overlap)
+    if not (m >= level).any():
+        return np.inf
+    k = int(np.argmax(m >= level))
+    return float(np.interp(level, m[: k + 1][-2:], found.time[: k + 1][-2:]))
+
+
+def overlap_spread(model: SpikedModel, gain: Dynamics) -> Array:
+    """√N times the standard deviation of m(t) from random starts, while m is small.
+
+    To a signal that it does not know, noise alone leads with an overlap z of covariance C(t, t')/N,
+    whatever the landscape; the signal amplifies it, m = z + ∫ R(t, s) a m(s) ds. This m is
+    Gaussian; the start explains the part G(t)² of its variance.
+
+    Parameters
+    ----------
+    model : SpikedModel
+    gain : Dynamics
+        From `descend_from_equator`.
+
+    Returns
+    -------
+    float array [times]
+    """
+    step = float(gain.time[1] - gain.time[0])
+    feedback = step * model.matrix * np.tril(gain.response, -1)
+    amplified = solve_triangular(
+        np.eye(len(feedback)) - feedback, np.eye(len(feedback)), lower=True, unit_diagonal=True
+    )
+    return np.asarray(np.sqrt(np.vecdot(amplified @ gain.correlation, amplified)))
+
+
 def growth_rate(gain: Dynamics) -> float:
     """r of an overlap at late times, from how hitting times T scale with ln(1/m(0)).
 
-    A fit of ln(1/m(0)) = r T + c T^(1/3) + d to the last three quarters of the time: the second
-    term is what the relaxation to threshold states, μ − 2σ ≈ −t^(−2/3), adds to it.
+    `fit_growth_rate` to the last three quarters of the time.
 
     Parameters
     ----------
@@ -58,17 +113,42 @@ def growth_rate(gain: Dynamics) -> float:
     last = float(np.log(gain.overlap[-1]))
     first = float(np.interp(gain.time[-1] / 4, gain.time, np.log(gain.overlap)))
     wanted = np.linspace(first, last, 200)
-    hits = hitting_times(gain, wanted)
+    return fit_growth_rate(wanted, hitting_times(gain, wanted))
+
+
+def fit_growth_rate(log_inverse_overlap: Array, hits: Array) -> float:
+    """r from a fit of ln(1/m(0)) = r T + c T^(1/3) + d to hitting times T.
+
+    The second term is what the relaxation to threshold states, μ − 2σ ≈ −t^(−2/3), adds to it.
+
+    Parameters
+    ----------
+    log_inverse_overlap, hits : float array [starts]
+        ln(1/m(0)) and T, three of them or more.
+    """
     powers = np.stack([hits, np.cbrt(hits), np.ones_like(hits)], axis=1)
-    return float(np.linalg.lstsq(powers, wanted)[0][0])
+    return float(np.linalg.lstsq(powers, log_inverse_overlap)[0][0])
+
+
+def line_of_rates(snrs: ArrayLike, rates: ArrayLike) -> float:
+    """1/Δ₂ at which growth rates r vanish: where the line through √(r/Δ₂) reaches zero.
+
+    At threshold states √(r/Δ₂) = 1/Δ₂ − σ.
+
+    Parameters
+    ----------
+    snrs, rates : float array [values]
+        1/Δ₂ and r > 0, two of them or more.
+    """
+    snrs = np.asarray(snrs, dtype=np.float64)
+    root = np.sqrt(np.asarray(rates) * snrs)
+    return float(np.polynomial.Polynomial.fit(snrs, root, 1).roots()[0])
 
 
 def measure_line(
     delta_p: float, snrs: Sequence[float], order: int = 3, *, duration: float, step: float
 ) -> float:
     """Gradient-flow line 1/Δ₂ from hitting times alone, for comparison with `gradient_flow_line`.
-
-    Where rates vanish quadratically, √(r/Δ₂) is linear in 1/Δ₂; the line is where it reaches zero.
 
     Parameters
     ----------
@@ -95,6 +175,4 @@ def measure_line(
                 f"{rate:.2g} in t = {duration!r}; choose larger values"
             )
         rates.append(rate)
-    root = np.sqrt(np.array(rates) * np.array(snrs))
-    line = np.polynomial.Polynomial.fit(np.array(snrs), root, 1)
-    return float(line.roots()[0])
+    return line_of_rates(snrs, rates)

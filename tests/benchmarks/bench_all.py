@@ -14,6 +14,7 @@ import bench_instances
 import bench_limits
 import bench_pass
 import bench_script
+import bench_spiked
 from reporting import report
 from threadpoolctl import threadpool_info
 
@@ -25,8 +26,9 @@ BENCHMARKS = {
     "pass": bench_pass,
     "growth": bench_growth,
     "instances": bench_instances,
+    "spiked": bench_spiked,
 }
-ON_REQUEST = ("instances",)  # `make bench-instances`
+ON_REQUEST = ("instances", "spiked")  # `make bench-instances`, `make bench-spiked`
 
 
 def main() -> None:
