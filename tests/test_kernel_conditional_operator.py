@@ -63,8 +63,8 @@ def test_left_directions_stay_orthonormal_where_little_is_new(dtype):
     follow(x, points(3, 400, dtype=dtype)[:2], 30, rate=0.02)
     k = x.directions
     left = np.zeros((k, 800))
-    for here, pairs in x._bases.sweep(1):
-        left[:, here] = x._directions @ pairs[1::2]
+    for here, _, p in x._bases.sweep(1):
+        left[:, here] = x._directions @ p
     left = left[3:]  # those of the frame brought none
     np.testing.assert_allclose(left @ left.T, np.eye(len(left)), atol=20 * np.finfo(dtype).eps)
 
@@ -175,7 +175,7 @@ def test_blocks_of_measurements_do_not_choose_the_instance(monkeypatch):
     """More measurements than one block, parts of blocks, bases that outgrow their room."""
     u = points(3, 400)
     whole = follow(operator((2500, 400)), u, 30)[3]  # three blocks, room made for 99 pairs
-    monkeypatch.setattr("pipeline.kernel.paired_bases._BLOCK", 4096)
+    monkeypatch.setattr("pipeline.kernel.paired_bases._BLOCK_ELEMENTS", 10_000)
     np.testing.assert_allclose(follow(operator((2500, 400)), u, 30)[3], whole, atol=1e-9)
 
 

@@ -108,25 +108,26 @@ class ConditionalOperator:
 
     def apply(self, u: Array) -> Array:
         """X u for each row of `u` [batch, N] → [batch, M]."""
-        weights = self._weights(u)
+        of_g, of_p = self._weights(u)
         out = self._library.empty((u.shape[0], self._shape[0]), self._dtype)
-        for here, pairs in self._bases.sweep(u.shape[0]):
-            out[:, here] = weights @ pairs
+        for here, g, p in self._bases.sweep(u.shape[0]):
+            out[:, here] = of_g @ g + of_p @ p
         return out
 
     def apply_transpose(self, v: Array) -> Array:
         """Xᵀ v for each row of `v` [batch, M] → [batch, N]."""
-        return self._pull(v, lambda _, here: v[:, here])
+        return self._pull(v, lambda here, _g, _p: v[:, here])
 
     def pull_back(self, u: Array, response: Response) -> tuple[Array, Array]:
         """Xᵀ φ(X u) [batch, N] and X u [batch, M] for each row of `u` [batch, N]: one pass."""
-        weights = self._weights(u)
+        of_g, of_p = self._weights(u)
         shape = (u.shape[0], self._shape[0])
         predictions = self._library.empty(shape, self._dtype)
         v = self._library.empty(shape, self._dtype)
 
-        def respond(pairs: Array, here: slice) -> Array:
-            predicted = weights @ pairs
+        def respond(here: slice, g: Array, p: Array) -> Array:
+            predicted = of_g @ g
+            predicted += of_p @ p
             predictions[:, here] = predicted
             v[:, here] = response(predicted, here)
             return v[:, here]
@@ -146,30 +147,31 @@ class ConditionalOperator:
         xp = self._library.namespace
         gram = self._library.empty((n, n), np.dtype(np.float64))
         gram[...] = 0
-        for here, pairs in self._bases.sweep(1):
-            both = xp.astype(pairs, xp.float64)
-            columns = both[::2, :] + on_device_of(both, self._columns) @ both[1::2, :]
+        for here, g, p in self._bases.sweep(1):
+            columns = on_device_of(gram, self._columns) @ xp.astype(p, xp.float64)
+            columns += xp.astype(g, xp.float64)
             gram += (columns * weights[here]) @ columns.T
         return gram
 
-    def _weights(self, u: Array) -> Array:
-        """Of the rows G_0, P_0, G_1, … in X u, for points `u` [batch, N] → [batch, 2 k]."""
+    def _weights(self, u: Array) -> tuple[Array, Array]:
+        """Of the rows G and P in X u, each [batch, k], for points `u` [batch, N]."""
         k, xp = self.directions, namespace(u)
         if bool(xp.any(xp.abs(u[:, k:]) > 0)):  # what is not finite is answered with the like
             raise ValueError(
                 f"u: expected points of the operator's frame, with {k} known coordinates, got one "
                 "with others; make points with frame_point and from the operator's answers"
             )
-        known = to_host(u[:, :k]).astype(np.float64)
-        return on_device_of(u, _in_pairs(known, known @ self._columns))
+        known = u[:, :k]
+        return known, on_device_of(u, to_host(known).astype(np.float64) @ self._columns)
 
-    def _pull(self, v: Array, respond: Callable[[Array, slice], Array]) -> Array:
+    def _pull(self, v: Array, respond: Callable[[slice, Array, Array], Array]) -> Array:
         """Xᵀ v [batch, N] for `v` [batch, M], part by part what `respond` gives."""
         (batch, _), n, k = v.shape, self._shape[1], self.directions
-        along = np.zeros((batch, 2 * k))
-        for here, pairs in self._bases.sweep(batch):
-            along += to_host(respond(pairs, here) @ pairs.T)
-        along_g, along_p = along[:, ::2], along[:, 1::2]
+        along_g, along_p = np.zeros((batch, k)), np.zeros((batch, k))
+        for here, g, p in self._bases.sweep(batch):
+            answer = respond(here, g, p)
+            along_g += to_host(answer @ g.T)
+            along_p += to_host(answer @ p.T)
         pulled: Array = self._library.empty((batch, n), self._dtype)
         pulled[:, :k] = on_device_of(v, along_g + along_p @ self._columns.T)
         pulled[:, k:] = 0
@@ -219,10 +221,9 @@ class ConditionalOperator:
         """Subtract inner·V from the first `rows` in place; V times all of them, afterwards."""
         weights = on_device_of(rows, inner @ self._directions)
         left_over = np.zeros((rows.shape[0], self.directions))
-        for here, pairs in self._bases.sweep(rows.shape[0]):
-            stored = pairs[1::2, :]
-            rows[: len(inner), here] -= weights @ stored
-            left_over += to_host(rows[:, here] @ stored.T)
+        for here, _, p in self._bases.sweep(rows.shape[0]):
+            rows[: len(inner), here] -= weights @ p
+            left_over += to_host(rows[:, here] @ p.T)
         return left_over @ self._directions.T
 
     def _reveal(self, count: int) -> None:
@@ -274,11 +275,6 @@ def frame_point(random: np.random.Generator, place: int, dimension: int) -> Floa
     point[:place] = random.standard_normal(place)
     point[place] = np.sqrt(random.chisquare(dimension - place))
     return point
-
-
-def _in_pairs(first: Floats, second: Floats) -> Floats:
-    """Columns of both by turns [rows, 2 columns]."""
-    return np.stack([first, second], axis=-1).reshape(len(first), -1)
 
 
 def _extend(triangular: Floats, below: Floats, corner: Floats) -> Floats:

@@ -1,8 +1,8 @@
 """Two bases of R^M that grow together, kept so that a pass over them reads each byte once.
 
 A pass over bases that do not fit the caches costs the bytes it reads. So the bases lie in blocks of
-measurements, the two rows of a pair next to each other, and what a pass does with a block it does
-while the block is in cache.
+measurements, each block's rows one after the other, and what a pass does with a block it does while
+the block is in cache. As the bases grow, the blocks become narrower.
 """
 
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ from pipeline.kernel.arrays import Array, ArrayLibrary, to_host
 
 Floats = NDArray[np.float64]
 
-_BLOCK = 2048  # measurements that lie together
-_LEAST_WIDTH = 64  # of a part of a block; below it the calls cost more than they save
-_PART_ELEMENTS = 1 << 19  # of the bases, that stay in a core's cache while they are used
+_BLOCK_ELEMENTS = 1 << 19  # of both bases, that stay in a core's cache while they are used
 _PRODUCT = 1 << 19  # batch × elements up to which OpenBLAS multiplies without packing
+_LEAST_WIDTH = 64  # of a part of a block; below it the calls cost more than they save
 _FIRST_CAPACITY = 64
 _GROWTH = 1.5
+_SUMMED = 1024  # products that are added in the precision of the rows
 
 
 class PairedBases:
-    """Rows G_j and P_j of R^M, j < k, in pairs.
+    """Rows G_j and P_j of R^M, j < k.
 
     Parameters
     ----------
@@ -35,12 +35,9 @@ class PairedBases:
     """
 
     def __init__(self, length: int, dtype: np.dtype[np.floating], library: ArrayLibrary) -> None:
-        self._dtype, self._library = dtype, library
-        self._cached = library.is_numpy
-        width = _BLOCK if self._cached else length
-        self._widths = [min(width, length - start) for start in range(0, length, width)]
+        self._length, self._dtype, self._library = length, dtype, library
         self._capacity = _FIRST_CAPACITY
-        self._blocks = [self._allocate(width) for width in self._widths]
+        self._blocks = [self._allocate(here) for here in self._ranges()]
         self._count = 0
 
     @property
@@ -48,62 +45,86 @@ class PairedBases:
         """k, the number of pairs."""
         return self._count
 
-    def sweep(self, batch: int) -> Iterator[tuple[slice, Array]]:
-        """Measurements, and G_0, P_0, G_1, P_1, … there [2 k, measurements], part by part.
+    def sweep(self, batch: int) -> Iterator[tuple[slice, Array, Array]]:
+        """Measurements, and G and P there, each [k, measurements], part by part.
 
         Parameters
         ----------
         batch : int
             Rows that the caller multiplies by each part; the parts are of a size that suits it.
         """
-        start = 0
-        for block, width in zip(self._blocks, self._widths, strict=True):
+        for here, block in self._located():
+            width = here.stop - here.start
             step = self._part_width(width, batch)
             for first in range(0, width, step):
-                last = min(first + step, width)
-                yield slice(start + first, start + last), block[: 2 * self._count, first:last]
-            start += width
+                part = block[:, : self._count, first : first + step]
+                start = here.start + first
+                yield slice(start, start + part.shape[2]), part[0, ...], part[1, ...]
 
     def append(self, g: Array, p: Array) -> None:
         """Add the rows `g` and `p` [new, M]."""
-        first, last = 2 * self._count, 2 * (self._count + g.shape[0])
-        self._make_room(last // 2)
-        start = 0
-        for block, width in zip(self._blocks, self._widths, strict=True):
-            here = slice(start, start + width)
-            block[first:last:2, :] = g[:, here]
-            block[first + 1 : last : 2, :] = p[:, here]
-            start += width
-        self._count = last // 2
+        first, last = self._count, self._count + g.shape[0]
+        self._make_room(last)
+        for here, block in self._located():
+            block[0, first:last, :] = g[:, here]
+            block[1, first:last, :] = p[:, here]
+        self._count = last
 
     def truncate(self, count: int) -> None:
         """Drop all pairs from `count` on."""
         self._count = min(self._count, count)
 
+    def _located(self) -> Iterator[tuple[slice, Array]]:
+        """Blocks with their measurements."""
+        start = 0
+        for block in self._blocks:
+            yield slice(start, start + block.shape[2]), block
+            start += block.shape[2]
+
     def _part_width(self, width: int, batch: int) -> int:
-        if not self._cached:
+        if not self._library.is_numpy:
             return width
-        most = _PART_ELEMENTS if batch == 1 else _PRODUCT // batch
-        while width > _LEAST_WIDTH and width * 2 * self._count > most:
+        while batch > 1 and width > _LEAST_WIDTH and 2 * width * self._count * batch > _PRODUCT:
             width = (width + 1) // 2
         return width
 
     def _make_room(self, count: int) -> None:
+        """Blocks for more rows; old ones go as soon as their rows are in new ones."""
         if count <= self._capacity:
             return
+        old = list(self._located())[::-1]
         self._capacity = max(count, int(_GROWTH * self._capacity))
-        for place, (old, width) in enumerate(zip(self._blocks, self._widths, strict=True)):
-            self._blocks[place] = block = self._allocate(width)
-            block[: 2 * self._count, :] = old[: 2 * self._count, :]
+        self._blocks = []
+        for here in self._ranges():
+            block = self._allocate(here)
+            self._blocks.append(block)
+            while old and old[-1][0].start < here.stop:
+                there, rows = old[-1]
+                start, stop = max(here.start, there.start), min(here.stop, there.stop)
+                to = slice(start - here.start, stop - here.start)
+                block[:, : self._count, to] = rows[
+                    :, : self._count, start - there.start : stop - there.start
+                ]
+                if there.stop > here.stop:
+                    break
+                old.pop()
 
-    def _allocate(self, width: int) -> Array:
-        return self._library.empty((2 * self._capacity, width), self._dtype)
+    def _ranges(self) -> Iterator[slice]:
+        """Measurements of each block."""
+        width = self._length
+        if self._library.is_numpy:
+            width = max(_LEAST_WIDTH, _BLOCK_ELEMENTS // (2 * self._capacity))
+        for start in range(0, self._length, width):
+            yield slice(start, min(start + width, self._length))
+
+    def _allocate(self, here: slice) -> Array:
+        return self._library.empty((2, self._capacity, here.stop - here.start), self._dtype)
 
 
 def sum_products(x: Array, y: Array) -> Floats:
     """x yᵀ [rows of x, rows of y] of wide rows, summed in float64 over blocks."""
     out = np.zeros((x.shape[0], y.shape[0]))
-    step = _BLOCK if isinstance(x, np.ndarray) else x.shape[1]
+    step = _SUMMED if isinstance(x, np.ndarray) else x.shape[1]
     for start in range(0, x.shape[1], step):
         here = slice(start, start + step)
         out += to_host(x[:, here] @ y[:, here].T)

@@ -263,8 +263,8 @@ def _orthogonality(drawn: Drawn) -> float:
     operator = drawn.landscape.operators[0]
     k = operator.directions
     gram = np.zeros((k, k))
-    for _, pairs in operator._bases.sweep(k):
-        left = operator._directions @ pairs[1::2].astype(np.float64)
+    for _, _, p in operator._bases.sweep(k):
+        left = operator._directions @ p.astype(np.float64)
         gram += left @ left.T
     known = gram.diagonal() > 0.5  # the coordinates of the start brought none
     return float(np.abs(gram - np.eye(k))[np.ix_(known, known)].max())
