@@ -60,6 +60,7 @@ def follow_equator(
     Returns
     -------
     gain : float array [trajectories, times]
+        Infinite beyond the range of float64.
     path : float array [trajectories, times, N]
         w on the equator.
     """
@@ -72,7 +73,8 @@ def follow_equator(
     n = landscape.dimension
     along = to_host(xp.vecdot(recorder.path[:, :, n : 2 * n], unit[:, None, :])).astype(np.float64)
     growth = to_host(recorder.path[:, :, 2 * n]).astype(np.float64)
-    return along * np.exp(growth), recorder.path[:, :, :n]
+    with np.errstate(over="ignore"):
+        return along * np.exp(growth), recorder.path[:, :, :n]
 
 
 @dataclass(frozen=True)
