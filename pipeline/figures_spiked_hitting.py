@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from pipeline.figures_style import (
     THEORY_COLOUR,
@@ -60,6 +61,7 @@ def spiked_hitting_figure(results: Results) -> Figure:
         axes[0].set_ylabel("hitting time")
         axes[0].set_ylim(bottom=0)
         set_title(axes[0], 0, "hitting times", pad=4)
+        _explain_sizes(axes[0], cube["N"].to_numpy())
         _draw_rates(axes[1], cube.isel(N=-1), results)
         set_title(axes[1], 1, "rates of growth", pad=4)
         figure_legend(figure, axes[0])
@@ -85,7 +87,7 @@ def _hit(results: Results, snr: float, m0: float) -> float:
 def _draw_times(ax: Axes, cube: xr.Dataset, results: Results, colour: Colour) -> None:
     m0 = cube["m0"].to_numpy()
     snr = float(cube["snr"])
-    dense = np.geomspace(m0.min(), m0.max(), _CURVE_POINTS)
+    dense = np.union1d(m0, np.geomspace(m0.min(), m0.max(), _CURVE_POINTS))
     curve = [_hit(results, snr, float(x)) for x in dense]
     ax.plot(-np.log(dense), curve, color=colour, linewidth=1.0, zorder=1)
     means = mean_hitting_times(cube, _step(results))
@@ -103,6 +105,16 @@ def _draw_times(ax: Axes, cube: xr.Dataset, results: Results, colour: Colour) ->
             label=name_value("snr", snr) if largest else None,
             zorder=3 if largest else 2,
         )
+
+
+def _explain_sizes(ax: Axes, sizes: np.ndarray) -> None:
+    """Legend of filled and open points, without an entry for the colours."""
+    handles = [
+        Line2D([], [], marker="o", linestyle="", color="0.3", markersize=3.2, markerfacecolor=face)
+        for face in ["white"] * (len(sizes) - 1) + ["0.3"]
+    ]
+    labels = [f"$N = {N}$" for N in sizes]
+    ax.legend(handles, labels, frameon=False, loc="upper left")
 
 
 def _draw_rates(ax: Axes, cube: xr.Dataset, results: Results) -> None:

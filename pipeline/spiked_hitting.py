@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 
 _FEWEST: Final = 5  # starts of a fit with three parameters
 _SMALL: Final = 0.25  # starts that are fitted, in units of the overlap that is to be reached
+_CLEAR: Final = 8.0  # and in units of N^(-1/2), the overlap that noise leads to
 _RESAMPLES: Final = 200
 
 
@@ -75,7 +76,7 @@ def growth_rates(
     cube : Dataset
         Of one initialisation and one N, with the axis `m0`.
     level : float
-        The overlap that ends a run; starts with m(0) up to a quarter of it are fitted.
+        The overlap that ends a run; `small_starts` are fitted.
     step : float
         As for `mean_hitting_times`.
     seed : int
@@ -121,9 +122,13 @@ def growth_rates(
 
 
 def small_starts(cube: xr.Dataset, level: float) -> xr.Dataset:
-    """The part with 0 < m(0) ≤ level/4, ascending, of a cube with the axis `m0`."""
+    """The part with 8 N^(-1/2) ≤ m(0) ≤ level/4, ascending, of a cube of one N.
+
+    Smaller ones are buried in the overlap that noise leads to, and larger ones are not small.
+    """
     starts = cube["m0"].to_numpy()
-    return cube.sel(m0=np.sort(starts[(starts > 0) & (starts <= _SMALL * level)]))
+    least = _CLEAR / np.sqrt(float(cube["N"]))
+    return cube.sel(m0=np.sort(starts[(starts >= least) & (starts <= _SMALL * level)]))
 
 
 def _arrivals(cube: xr.Dataset, step: float) -> tuple[xr.DataArray, xr.DataArray]:

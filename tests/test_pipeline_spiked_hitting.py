@@ -11,7 +11,7 @@ from pipeline.campaign import parse_campaign
 from pipeline.figures_spiked_hitting import has_hitting_times, spiked_hitting_figure
 from pipeline.launch import Resources, launch
 from pipeline.results import read_results
-from pipeline.spiked_hitting import growth_rates, mean_hitting_times
+from pipeline.spiked_hitting import growth_rates, mean_hitting_times, small_starts
 
 M0 = np.geomspace(0.04, 1e-4, 8)
 SNR = np.array([1.2, 1.8, 2.2, 2.6])
@@ -57,7 +57,7 @@ def make_cube(rng: np.random.Generator, scatter: float) -> xr.Dataset:
             "recovered": (dims, recovered),
             "status": (dims, np.ones_like(recovered)),
         },
-        coords={"m0": M0, "snr": SNR, "N": [10**6], "seed": np.arange(12)},
+        coords={"m0": M0, "snr": SNR, "N": [10**10], "seed": np.arange(12)},
     )
 
 
@@ -86,6 +86,13 @@ def test_rates_and_their_line_are_found_with_honest_errors() -> None:
     assert 0.4 < np.std(scores) < 2.2
     replicas = make_cube(rng, 0.0).isel(N=0).expand_dims(replica=2)
     assert growth_rates(replicas, 0.2).rate == pytest.approx(exact.rate)
+
+
+def test_starts_buried_in_the_noise_or_not_small_are_not_fitted() -> None:
+    cube = make_cube(np.random.default_rng(3), 0.0).isel(N=0)
+    assert small_starts(cube, 0.2).m0.to_numpy() == pytest.approx(M0[::-1])
+    fewer = small_starts(cube.assign_coords(N=10**8), 0.1).m0.to_numpy()
+    assert fewer == pytest.approx([m0 for m0 in M0[::-1] if 8e-4 <= m0 <= 0.025])
 
 
 def test_without_two_growing_rates_there_is_no_line() -> None:
