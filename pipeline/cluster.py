@@ -21,6 +21,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Literal
 
+import dask
 from dask.system import cpu_count
 from distributed import Client, LocalCluster, Nanny, Worker
 from distributed.comm import core as comm_core
@@ -32,6 +33,10 @@ from threadpoolctl import ThreadpoolController
 LOOPBACK = "127.0.0.1"
 DASHBOARD_PORT = 8787
 SECONDS_TO_STOP = 2.0
+_KEEP_NANNIES = {"distributed.deploy.lost-worker-timeout": "10000 days"}
+"""Its nanny starts a dead worker again. Dask would close the nanny of one that is not there this
+long after an earlier death: a block that kills its worker again and again took the cluster along.
+"""
 
 
 class ClusterError(RuntimeError):
@@ -187,6 +192,7 @@ def _start_local(workers: int, *, processes: bool) -> Iterator[Client]:
         stack.callback(asyncio_log.setLevel, asyncio_log.level)
         stack.callback(gc.collect)  # now, while asyncio cannot complain of what the loop left
         stack.enter_context(silence_logging_cmgr(logging.ERROR))  # longer than the cluster does
+        stack.enter_context(dask.config.set(_KEEP_NANNIES))
         with _hold_interrupts():
             cluster = stack.enter_context(_local_cluster(workers, processes=processes))
         client = stack.enter_context(Client(cluster))

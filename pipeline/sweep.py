@@ -57,7 +57,8 @@ class Sweep:
     Who is to blame: a unit that raises is tried `MOST_ATTEMPTS` times, then quarantined. One whose
     workers died, as often as Dask allows, is tried once more while nothing else runs, and
     quarantined if they die again: units that shared a worker with it are not. A unit that the
-    cluster lost is done again without blame. A store that cannot be written ends the sweep.
+    cluster lost is done again without blame, and so is a reduction whose workers died. A store that
+    cannot be written ends the sweep.
 
     Parameters
     ----------
@@ -100,6 +101,7 @@ class Sweep:
         self._suspects: deque[Unit] = deque()  # to be tried alone
         self._left: Counter[int] = Counter()  # units of each N that have not ended
         self._reductions: deque[int] = deque()
+        self._deaths: Counter[int | None] = Counter()  # of workers under reductions
         self._under_way: dict[str, Unit | int | None] = {}  # a unit, an N to reduce, or combining
         self._alone = False
 
@@ -129,7 +131,7 @@ class Sweep:
                 if isinstance(task, Unit):
                     self._alone = False
                     self._take(task, ended)
-                elif isinstance(ended.error, TaskLostError):
+                elif self._passes(task, ended.error):
                     self._reductions.extend([] if task is None else [task])
                 elif ended.error is not None:
                     mistakes.append(ended.error)
@@ -199,6 +201,13 @@ class Sweep:
         else:
             self._ended.append(size)
             self._release()
+
+    def _passes(self, reduction: int | None, error: BaseException | None) -> bool:
+        """Whether a reduction is done again: it was lost, or a unit took its worker down."""
+        if isinstance(error, WorkerDiedError):
+            self._deaths[reduction] += 1
+            return self._deaths[reduction] < MOST_ATTEMPTS
+        return isinstance(error, TaskLostError)
 
     def _release(self) -> None:
         """Reduce the sizes that have ended, unless the store may still grow."""

@@ -294,6 +294,19 @@ def check_that_interrupts_are_ignored(client: Client, pid: int) -> None:
     assert pids_of(client) == successors
 
 
+def test_a_worker_that_dies_again_and_again_is_replaced() -> None:
+    """Also when Dask's embedded cluster would have given it up before it was there again."""
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "10ms"}),
+        connect(Resources(workers=1)) as client,
+    ):
+        for _ in range(2):
+            (pid,) = pids_of(client)
+            os.kill(pid, signal.SIGKILL)
+            wait_for(lambda: len(pids_of(client) - {pid}) == 1)  # noqa: B023  called at once
+        assert client.submit(sum, [1, 2]).result(timeout=10) == 3
+
+
 INTERRUPTED = """
 import os, sys, time
 from pipeline.cluster import Resources, connect

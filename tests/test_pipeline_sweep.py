@@ -14,13 +14,15 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
+from dask.system import cpu_count
 from distributed import Client
+from distributed.system import MEMORY_LIMIT
 from rich.console import Console
 
 from pipeline import plan as plan_module
 from pipeline.admission import Admission
 from pipeline.campaign import Campaign, parse_campaign
-from pipeline.cluster import Resources
+from pipeline.cluster import Resources, connect
 from pipeline.cost import nominal_cost
 from pipeline.executors import (
     ClusterExecutor,
@@ -28,6 +30,7 @@ from pipeline.executors import (
     Finished,
     InlineExecutor,
     TaskLostError,
+    WorkerDiedError,
 )
 from pipeline.kernel import integrator as integrator_module
 from pipeline.launch import launch
@@ -379,12 +382,12 @@ def test_a_fault_at_one_value_of_a_constant_leaves_the_others(tmp_path: Path) ->
 
 @pytest.fixture
 def client() -> Iterator[Client]:
-    with Client(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
+    with connect(Resources(workers=2)) as client:
         yield client
 
 
 def on_cluster(client: Client, path: Path, said: list[str] | None = None) -> ClusterExecutor:
-    return ClusterExecutor(client, Admission(str(path)), [].append if said is None else said.append)
+    return ClusterExecutor(client, Admission(str(path)), print if said is None else said.append)
 
 
 def _kills_its_worker(unit: Unit) -> None:
@@ -415,7 +418,10 @@ def test_units_that_shared_a_worker_with_a_deadly_one_are_not_quarantined(
     """One worker with four threads: whoever is on it dies with it."""
     path = tmp_path / "tiny.zarr"
     options = {"n_workers": 1, "threads_per_worker": 4, "dashboard_address": "127.0.0.1:0"}
-    with Client(**options) as client:
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}),  # its nanny is to stay
+        Client(**options) as client,
+    ):
         events, _ = sweep(campaign, path, on_cluster(client, path), spoil=_kills_its_worker_late)
     assert {(b.N, b.value) for unit in events.given_up for b in unit.blocks} == {(12, 4.0)}
     assert counts(path) == {"pending": 0, "done": 180, "failed": 0, "quarantined": 60}
@@ -434,16 +440,15 @@ def test_a_unit_beyond_the_memory_of_its_worker_is_quarantined(
     campaign: Campaign, tmp_path: Path
 ) -> None:
     path = tmp_path / "tiny.zarr"
+    share = 600e6 / (MEMORY_LIMIT / cpu_count())  # of what a worker may use by default
     settings = {
         "distributed.worker.memory.monitor-interval": "20ms",
+        "distributed.worker.memory.terminate": share,
         "distributed.worker.memory.pause": False,
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.target": False,
     }
-    with (
-        dask.config.set(settings),
-        Client(n_workers=2, threads_per_worker=1, memory_limit="600MB") as client,
-    ):
+    with dask.config.set(settings), connect(Resources(workers=2)) as client:
         events, _ = sweep(campaign, path, on_cluster(client, path), spoil=_eats_memory)
     assert {(b.N, b.value) for unit in events.given_up for b in unit.blocks} == {(12, 4.0)}
     assert counts(path)["done"] == 180
@@ -536,6 +541,31 @@ def test_tasks_that_the_cluster_lost_are_done_again_without_blame(
     assert not events.given_up
     xr.testing.assert_identical(reduced, reduce_store(path))
     xr.testing.assert_identical(numbers(path).drop_attrs(), numbers(uninterrupted).drop_attrs())
+
+
+@pytest.mark.parametrize(("deaths", "ends"), [(MOST_ATTEMPTS - 1, True), (MOST_ATTEMPTS, False)])
+@pytest.mark.parametrize("reduction", ["reduce,N=12", "combine"])
+def test_a_reduction_whose_workers_died_is_done_again(
+    campaign: Campaign, tmp_path: Path, reduction: str, deaths: int, ends: bool
+) -> None:
+    class Deadly(InlineExecutor):
+        left = deaths
+
+        def submit(self, key: str, function: Callable[..., object], *arguments: object) -> None:
+            if key == reduction and self.left:
+                self.left -= 1
+                self._ended.append(Finished(key, None, WorkerDiedError("4 workers died")))
+            else:
+                super().submit(key, function, *arguments)
+
+    path = tmp_path / "tiny.zarr"
+    if ends:
+        _, reduced = sweep(campaign, path, Deadly())
+        xr.testing.assert_identical(reduced, reduce_store(path))
+    else:
+        with pytest.raises(WorkerDiedError, match="4 workers died"):
+            sweep(campaign, path, Deadly())
+        assert counts(path)["pending"] == 0
 
 
 @pytest.mark.usefixtures("small_units")
