@@ -161,18 +161,16 @@ def plan(
     """Say what a campaign would run, and what it would cost; run nothing."""
     from dask.system import cpu_count
 
-    from pipeline.cost import calibrated_cost
-    from pipeline.history import correct_cost
     from pipeline.plan import make_plan
+    from pipeline.prediction import predict_cost
     from pipeline.provenance import check_store
     from pipeline.tables import plan_table
     from store.place import is_there
 
     campaign, path = _campaign_and_path(workflow, overrides, store)
-    cost = calibrated_cost(campaign)
     if is_there(path):
         check_store(campaign, path, accept_kernel_version=True)
-        cost = correct_cost(campaign, path, cost)
+    cost = predict_cost(campaign, path)
     todo = make_plan(campaign, path, cost)
     counts = workers or sorted({1, cpu_count(), 16, 64})
     record = {
@@ -182,7 +180,7 @@ def plan(
         "blocks": todo.blocks,
         "tasks": len(todo.units),
         "core_hours": todo.core_seconds / 3600,
-        "from_history": bool(cost.corrections),
+        "measured_sizes": sorted({N for _, N in cost.corrections}),
         "wall_hours": {count: todo.wall_seconds(count) / 3600 for count in counts},
         "bytes": todo.new_bytes,
         "files": todo.new_files,

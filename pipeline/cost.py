@@ -5,6 +5,7 @@ machine. Good to a factor of about two, which is what choosing block sizes and a
 core-hours needs.
 """
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -56,7 +57,7 @@ class CostModel:
     rule : InstanceRule
         Which instances are conditional.
     corrections : mapping of (control value, N) to float
-        Measured over predicted seconds of blocks that were done; see `pipeline.history`.
+        Measured over predicted seconds of blocks that were done; see `pipeline.prediction`.
     """
 
     passes: float
@@ -86,12 +87,12 @@ class CostModel:
         return seconds * self._correction(block.value, block.N)
 
     def _correction(self, value: float, N: int) -> float:
-        """Of the same labels where known, else of the same N, else of all, else none."""
+        """Of the same labels where known, else of the same N or the nearest one, else none."""
         known = self.corrections
-        if (value, N) in known:
-            return known[value, N]
-        of_size = [factor for (_, size), factor in known.items() if size == N]
-        return fmean(of_size or known.values() or [1.0])
+        if (value, N) in known or not known:
+            return known.get((value, N), 1.0)
+        nearest = min((size for _, size in known), key=lambda size: abs(math.log(size / N)))
+        return fmean(factor for (_, size), factor in known.items() if size == nearest)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,9 @@ from rich.console import Console
 from pipeline.admission import Admission
 from pipeline.campaign import Campaign
 from pipeline.cluster import Resources, connect, limit_blas_threads
-from pipeline.cost import calibrated_cost
 from pipeline.executors import ClusterExecutor, Executor, InlineExecutor
-from pipeline.history import correct_cost
 from pipeline.plan import make_plan
+from pipeline.prediction import predict_cost
 from pipeline.progress import SweepProgress
 from pipeline.provenance import check_store, open_ledger
 from pipeline.rounds import Rounds
@@ -91,11 +90,10 @@ def launch(
         choose_arrays(resources.arrays),
         _executor(resources, path, console) as executor,
     ):
-        cost = calibrated_cost(campaign)
         accept = accept_kernel_version
         with open_ledger(campaign, path, accept_kernel_version=accept) as ledger:
             where = resolve_path(path)
-            cost = correct_cost(campaign, path, cost)
+            cost = predict_cost(campaign, path)
             rounds = Rounds(campaign, ledger, where, cost) if campaign.sampling else None
             todo = rounds.start() if rounds else make_plan(campaign, path, cost)
             console.print(

@@ -252,7 +252,8 @@ def _fill(table: Table, columns: Mapping[str, str], rows: Sequence[Mapping[str, 
 
 def plan_table(title: str, record: Mapping[str, Any]) -> Table:
     """What a campaign would run and cost, for a terminal; the record is that of `hesscape plan`."""
-    source = "blocks done before" if record["from_history"] else "a calibration, rather too much"
+    sizes = ", ".join(str(N) for N in record["measured_sizes"])
+    source = f"blocks of N = {sizes}" if sizes else "the time of a product alone"
     walls = (f"{workers}: {_hours(hours)}" for workers, hours in record["wall_hours"].items())
     table = Table(title=title, show_header=False)
     table.add_row("runs", f"{record['runs']} of {record['runs_wanted']} are pending")
