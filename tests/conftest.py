@@ -1,12 +1,22 @@
 """Options and fixtures that every test shares."""
 
+import os
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import combinations
+from pathlib import Path
 
+import fsspec
 import pytest
+import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from clusters import Cluster, free_port, numbers, run
 from pipeline.cluster import limit_blas_threads
 
 
@@ -14,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--runslow", action="store_true", help="also run statistics and real clusters (minutes)"
     )
+    parser.addoption("--kills", type=int, default=100, help="how many the soak test does")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -30,6 +41,54 @@ def _one_blas_thread() -> Iterator[None]:
     """As in a worker: one BLAS thread, so that tests do not compete for cores."""
     with limit_blas_threads():
         yield
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+    """Numbers of the small campaign that faults are tried on, run by a command of its own."""
+    path = tmp_path_factory.mktemp("uninterrupted") / "whole.zarr"
+    process = run(path)
+    printed, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, printed
+    return numbers(path)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A scheduler with two workers."""
+    with closing(Cluster(tmp_path)) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[str]:
+    """Address of an S3 service on this machine."""
+    port = free_port()
+    command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1"]
+    with subprocess.Popen(
+        [*command, "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as server:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+        server.terminate()
+
+
+@pytest.fixture
+def bucket(service: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of a new bucket of the service, which is named in the environment, as users name it."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", service)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    name = f"bucket-{os.getpid()}-{time.monotonic_ns()}"
+    fsspec.filesystem("s3").mkdir(name)
+    return f"s3://{name}"
 
 
 @pytest.fixture

@@ -1,12 +1,7 @@
 """Stores at URLs: the same store on an S3 service and in memory, and its lock."""
 
-import os
-import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -50,51 +45,12 @@ BLOCK = Block("alpha", 2.5, 64, (0, 1, 2, 3), INITS)
 QUICK = {"beat_seconds": 0.1, "stale_seconds": 1.0}
 
 
-@pytest.fixture(scope="module")
-def service() -> Iterator[str]:
-    """An S3 service on this machine."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "moto.server",
-        "-H",
-        "127.0.0.1",
-        "-p",
-        str(port),
-    ]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-        server.terminate()
-
-
-def use_service(monkeypatch: pytest.MonkeyPatch, service: str) -> None:
-    """As a user would, in the environment, which workers inherit."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", service)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-
-
 @pytest.fixture(params=["s3", "memory"])
-def url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def url(request: pytest.FixtureRequest) -> str:
     """Where a store can be put."""
-    folder = f"{request.param}-{os.getpid()}-{time.monotonic_ns()}"
     if request.param == "memory":
-        return f"memory://{folder}/campaign.zarr"
-    use_service(monkeypatch, request.getfixturevalue("service"))
-    fsspec.filesystem("s3").mkdir(folder)
-    return f"s3://{folder}/campaign.zarr"
+        return f"memory://{time.monotonic_ns()}/campaign.zarr"
+    return f"{request.getfixturevalue('bucket')}/campaign.zarr"
 
 
 @pytest.fixture
@@ -140,15 +96,8 @@ def test_a_campaign_at_a_url_is_the_one_in_a_folder(
 
 
 @pytest.mark.slow
-def test_worker_processes_write_to_a_service(
-    campaign: Campaign,
-    service: str,
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    use_service(monkeypatch, service)
-    fsspec.filesystem("s3").mkdir("processes")
-    url = "s3://processes/campaign.zarr"
+def test_worker_processes_write_to_a_service(campaign: Campaign, bucket: str) -> None:
+    url = f"{bucket}/campaign.zarr"
     launch(campaign, url, console=Console(quiet=True), resources=Resources(workers=2))
     assert counts(url)["done"] == 80
 
@@ -215,10 +164,8 @@ def test_a_store_at_work_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -
     assert not describe_status(url)["running"]
 
 
-def test_a_bucket_that_is_not_there_is_told(
-    campaign: Campaign, service: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use_service(monkeypatch, service)
+@pytest.mark.usefixtures("bucket")
+def test_a_bucket_that_is_not_there_is_told(campaign: Campaign) -> None:
     quiet = {"console": Console(quiet=True), "resources": Resources("synchronous")}
     with pytest.raises(StoreWriteError, match=r"s3://nowhere/x\.zarr: .*bucket does not exist"):
         launch(campaign, "s3://nowhere/x.zarr", **quiet)
