@@ -225,9 +225,14 @@ def draw_figures(results: Results) -> Iterator[DrawnFigure]:
     """The figures for which a store has what they show, in the order of the table.
 
     Of those that show one value of a constant of the model that is an axis, one for each, which
-    their names end with.
+    their names end with; none of them where that constant is the starting overlap and only hitting
+    times are asked for.
     """
+    # of starts at given overlaps, recovery says less than the times it takes
+    whole_only = has_hitting_times(results) and results.trajectory is None
     for kind in FIGURES:
+        if whole_only and not kind.whole:
+            continue
         for constants, part in [({}, results)] if kind.whole else results.split():
             if kind.applies(part):
                 values = [f"{name}={value:g}" for name, value in constants.items()]

@@ -218,6 +218,11 @@ def test_adaptive_sampling_laws_and_report_of_random_starts(tmp_path: Path) -> N
     laws = reduced.sel(init="random")
     assert laws.law_aic.sel(law=["approach", "gain"]).notnull().all()
     assert laws.law_limit.sel(law="approach") == pytest.approx(2.0)
+    recovery = next(draw_figures(read_results(path))).figure
+    (curve,) = (
+        line.get_xydata() for line in recovery.axes[-1].lines if line.get_label() == "theory at $T$"
+    )
+    assert np.interp(np.log(10000), np.log(curve[:, 0]), curve[:, 1]) == pytest.approx(theory[-1])
     page = write_report(read_results(path), read_attributes(path), counts(path))
     assert "half_recovery_laws" in page
     assert "spiked_matrix_tensor" in page

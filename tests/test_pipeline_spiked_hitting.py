@@ -8,7 +8,8 @@ import xarray as xr
 from rich.console import Console
 
 from pipeline.campaign import parse_campaign
-from pipeline.figures_spiked_hitting import has_hitting_times, spiked_hitting_figure
+from pipeline.figures import draw_figures
+from pipeline.figures_spiked_hitting import has_hitting_times
 from pipeline.launch import Resources, launch
 from pipeline.results import read_results
 from pipeline.spiked_hitting import growth_rates, mean_hitting_times, small_starts
@@ -108,7 +109,9 @@ def test_the_figure_of_a_real_store(tmp_path: Path) -> None:
     launch(campaign, path, console=Console(quiet=True), resources=Resources("synchronous"))
     results = read_results(path)
     assert has_hitting_times(results)
-    figure = spiked_hitting_figure(results)
+    (drawn,) = draw_figures(results)
+    assert drawn.name == "spiked_hitting_times"
+    figure = drawn.figure
     curves, rates = figure.axes
     lines = [line.get_xydata() for line in curves.lines]
     for curve, points in (lines[0:2], lines[2:4]):
