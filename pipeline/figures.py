@@ -158,8 +158,9 @@ FIGURES: Final = (
         "spiked_dynamics",
         "Overlap, multiplier, energies and lowest eigenvalue of the Hessian along runs of the "
         "spiked model from a given overlap: means over seeds with standard errors. Lines: the "
-        "closed equations for N → ∞; for the eigenvalue the edge of the bulk and, dashed, the "
-        "outlier if the noise did not know of the descent.",
+        "closed equations for N → ∞; for the eigenvalue that of an instance without fluctuations, "
+        "dotted the edge of the bulk and dashed the outlier if the noise did not know of the "
+        "descent.",
         applies=has_spiked_runs,
         draw=spiked_dynamics_figure,
     ),

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from pipeline.figures_style import THEORY_COLOUR, figure_style, size_colours
 from pipeline.results import Results
+from pipeline.spiked_hessian import lowest_eigenvalue
 from pipeline.theory.spiked_descent import Dynamics, descend
 from pipeline.theory.spiked_flow import follow_flow
 from pipeline.theory.spiked_landscape import (
@@ -32,6 +33,8 @@ _ROWS: Final = {
 _SYMBOLS: Final = {"matrix_energy": "$e_2$", "tensor_energy": "$e_p$"}
 _MOST_COLUMNS: Final = 3
 _FLOW_STEPS: Final = 400
+_HESSIANS: Final = 150  # times at which λ₁ is worked out for the curve
+_LONGEST: Final = 60.0
 
 
 def spiked_lines(results: Results) -> dict[str, float]:
@@ -56,8 +59,9 @@ def has_spiked_runs(results: Results) -> bool:
 def spiked_dynamics_figure(results: Results) -> Figure:
     """m, μ, energies, λ₁ against time, for up to three 1/Δ₂: means over seeds on theory's curves.
 
-    Bars are standard errors. Solid: closed equations for N → ∞, for λ₁ the edge of the bulk;
-    dashed: the outlier if the noise did not know of the descent.
+    Bars are standard errors. Solid: closed equations for N → ∞, for λ₁ of descents what an instance
+    without fluctuations has; dotted: the edge of the bulk; dashed: the outlier if the noise did not
+    know of the descent.
     """
     if results.trajectory is None:
         raise ValueError("expected a store with the group `trajectory`, got one without")
@@ -102,9 +106,20 @@ def _theory(results: Results, snr: float, duration: float) -> Mapping[str, np.nd
         "multiplier": found.multiplier,
         "matrix_energy": found.matrix_energy,
         "tensor_energy": found.tensor_energy,
-        "lambda1": edge,
+        "lambda1": _lowest(results, model, overlap, found.time),
+        "edge": edge,
         "outlier": outlier,
     }
+
+
+def _lowest(results: Results, model: SpikedModel, overlap: float, time: np.ndarray) -> np.ndarray:
+    """λ₁ at the times of a descent; NaN where it is not worked out: flows, p > 3, long runs."""
+    rate, lowest = results.physics.get("dynamics.learning_rate"), np.full(len(time), np.nan)
+    if rate is not None and model.order == 3 and time[-1] <= _LONGEST:
+        some = np.unique(np.geomspace(1, len(time), _HESSIANS).astype(int) - 1)
+        at = lowest_eigenvalue(model, overlap, time[some], float(rate))
+        lowest = np.interp(time, time[some], at)
+    return lowest
 
 
 def _follow(results: Results, model: SpikedModel, overlap: float, duration: float) -> Dynamics:
@@ -132,6 +147,7 @@ def _draw_theory(ax: Axes, curves: Mapping[str, np.ndarray], name: str) -> None:
     ax.plot(curves["time"], curves[name], color=THEORY_COLOUR, linewidth=1.0, zorder=1)
     if name == "lambda1":
         ax.plot(curves["time"], curves["outlier"], "--", color=THEORY_COLOUR, linewidth=1.0)
+        ax.plot(curves["time"], curves["edge"], ":", color=THEORY_COLOUR, linewidth=1.0)
     if name in _SYMBOLS:
         end = (1.0, float(curves[name][-1]))
         ax.annotate(
