@@ -110,24 +110,25 @@ def pending_blocks(
         if not pending.any():
             continue
         *constants, value, size = place
-        for seeds, inits in itertools.product(seed_chunks, init_chunks):
-            blocks = tuple(
+        labels = tuple(
+            (name, values[position])
+            for (name, values), position in zip(grid.constants, constants, strict=True)
+        )
+        tasks.extend(
+            tuple(
                 Block(
                     grid.control,
                     grid.values[value],
                     grid.N[size],
-                    tuple(grid.seeds[position] for position in rows),
-                    tuple(grid.inits[position] for position in columns),
+                    tuple([grid.seeds[position] for position in rows]),
+                    tuple([grid.inits[position] for position in columns]),
                     grid.replicas,
-                    tuple(
-                        (name, values[position])
-                        for (name, values), position in zip(grid.constants, constants, strict=True)
-                    ),
+                    labels,
                 )
-                for rows, columns in _cut_rectangles(pending, seeds, inits)
+                for rows, columns in rectangles
             )
-            if blocks:
-                tasks.append(blocks)
+            for rectangles in _cut_chunks(pending, seed_chunks, init_chunks)
+        )
     return tasks
 
 
@@ -136,6 +137,26 @@ def _split_by_chunk(positions: list[int], size: int) -> list[list[int]]:
     for position in sorted(positions):
         chunks.setdefault(position // size, []).append(position)
     return list(chunks.values())
+
+
+def _cut_chunks(
+    pending: NDArray[np.bool_], seed_chunks: list[list[int]], init_chunks: list[list[int]]
+) -> Iterator[list[tuple[list[int], list[int]]]]:
+    """Rectangles of each chunk with pending cells; most are pending as a whole, or not at all."""
+    order = [position for seeds in seed_chunks for position in seeds]
+    starts = np.cumsum([0, *map(len, seed_chunks[:-1])])
+    cuts = []
+    for inits in init_chunks:
+        rows = pending[np.ix_(order, inits)]
+        some = np.logical_or.reduceat(rows.any(axis=1), starts).tolist()
+        every = np.logical_and.reduceat(rows.all(axis=1), starts).tolist()
+        cuts.append((inits, some, every))
+    for chunk, seeds in enumerate(seed_chunks):
+        for inits, some, every in cuts:
+            if every[chunk]:
+                yield [(seeds, inits)]
+            elif some[chunk]:
+                yield list(_cut_rectangles(pending, seeds, inits))
 
 
 def _cut_rectangles(

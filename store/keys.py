@@ -218,7 +218,8 @@ class Block:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the results: [seeds, inits], or [seeds, inits, replicas] with that axis."""
-        return self.grid.shape[len(self.constants) + 2 :]
+        shape = (len(self.seeds), len(self.inits))
+        return shape if self.replicas is None else (*shape, self.replicas)
 
     @property
     def runs(self) -> int:
