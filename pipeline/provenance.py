@@ -42,7 +42,7 @@ def check_store(
     attributes = read_attributes(path)
     advice = (
         "choose another store with --store PATH, or give the campaign the store's values; "
-        "only alpha, N, seeds, inits and lists of parameters can be extended"
+        f"only {campaign.grid.control}, N, seeds, inits and lists of parameters can be extended"
     )
     differences = campaign.differences(attributes.get("physics", {}))
     version = attributes.get("kernel_version")

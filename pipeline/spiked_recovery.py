@@ -17,7 +17,7 @@ from pipeline.theory.spiked_descent import descend_from_equator
 from pipeline.theory.spiked_growth import overlap_spread
 from pipeline.theory.spiked_model import make_spiked_model
 
-_POINTS: Final = 14  # of 1/Δ₂, over the grid and somewhat beyond it
+_POINTS: Final = 24  # of 1/Δ₂, over the grid and somewhat beyond it
 _MOST_STEPS: Final = 800
 _FLOW_STEP: Final = 0.2  # in units of 1/σ; stable below 1/2
 
