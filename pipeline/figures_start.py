@@ -1,5 +1,7 @@
 """The Hessian at a random start against the control parameter, beside what theory says of it."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,11 +22,12 @@ from pipeline.figures_style import (
     set_title,
     size_colours,
 )
-from pipeline.figures_theory import spectrum_at_start
+from pipeline.figures_theory import StartSpectrum, spectrum_at_start, spiked_spectrum_at_start
 from pipeline.reductions import control_name
 from pipeline.results import Results
 
 _MOST_ROWS = 3
+_BBP = r"$\alpha_\mathrm{BBP}^\mathrm{init}$"
 _PANELS = {
     "lambda1_start": ("at a random start", r"lowest eigenvalue $\lambda_1$"),
     "alignment_start": ("towards the signal", r"alignment $(v_1 \cdot w^*)^2 / N$"),
@@ -33,16 +36,18 @@ _PANELS = {
 
 
 def has_random_starts(results: Results) -> bool:
-    """Whether the store has the Hessian at random starts."""
+    """Whether the store has the Hessian at random starts, for one value of the spiked constants."""
     starts = results.cube["init"].to_numpy().tolist()
+    if {"delta_p", "m0"} & set(results.cube.dims):
+        return False
     return "random" in starts and bool((results.reduced["runs"].sel(init="random") > 0).any())
 
 
 def start_figure(results: Results) -> Figure:
     """λ₁ of the Hessian at a random w(0), its alignment, and how far λ₂ lies above it.
 
-    Means over seeds with 95 % intervals for each N. For phase retrieval with edge, outlier and
-    overlap² of theory, and a row for each loss parameter, at most three of them.
+    Means over seeds with 95 % intervals for each N, and edge, outlier and overlap² of theory. For
+    phase retrieval with a row for each loss parameter, at most three of them.
     """
     wanted = ["lambda1_start", "lambda2_start", "alignment_start"]
     cube = results.finished(results.cube[wanted]).sel(init=["random"])
@@ -56,8 +61,11 @@ def start_figure(results: Results) -> Figure:
         for row, a in enumerate(values):
             panels = axes[3 * row : 3 * row + 3]
             part = cube.sel(a=a) if several else cube
-            if results.model == "phase_retrieval" and a is not None:
-                _draw_theory(panels, part[control].to_numpy(), a)
+            x = part[control].to_numpy()
+            if results.model == "spiked_matrix_tensor":
+                _draw_theory(panels, x, "flow", partial(_spiked_spectrum, results))
+            elif results.model == "phase_retrieval" and a is not None:
+                _draw_theory(panels, x, _BBP, partial(spectrum_at_start, a))
             _draw_means(panels, part, control)
             for k, (ax, (title, label)) in enumerate(zip(panels, _PANELS.values(), strict=True)):
                 ax.set_xlabel(axis_labels(control)[0])
@@ -69,10 +77,20 @@ def start_figure(results: Results) -> Figure:
     return figure
 
 
-def _draw_theory(axes: list[Axes], x: np.ndarray, a: float) -> None:
-    """Lines for N → ∞."""
+def _spiked_spectrum(results: Results, snr: np.ndarray) -> StartSpectrum:
+    delta_p, order = results.physics["parameters.delta_p"], results.physics["parameters.p"]
+    return spiked_spectrum_at_start(float(delta_p), int(order), snr)
+
+
+def _draw_theory(
+    axes: list[Axes],
+    x: np.ndarray,
+    threshold: str,
+    spectrum: Callable[[np.ndarray], StartSpectrum],
+) -> None:
+    """Lines for N → ∞, and the one above which there is an outlier, by its name."""
     dense = np.linspace(x.min(), x.max(), 400)
-    theory = spectrum_at_start(a, dense)
+    theory = spectrum(dense)
     grey: Any = {"color": THEORY_COLOUR, "linewidth": 1.0, "zorder": 1}
     axes[0].plot(dense, theory.outlier, **grey, label=r"outlier, $N \to \infty$")
     axes[0].plot(dense, theory.edge, linestyle=":", **grey, label=r"edge, $N \to \infty$")
@@ -80,7 +98,7 @@ def _draw_theory(axes: list[Axes], x: np.ndarray, a: float) -> None:
     axes[2].plot(dense, theory.gap, **grey)
     if x.min() < theory.threshold < x.max():
         for ax in axes:
-            mark_vertical(ax, {r"$\alpha_\mathrm{BBP}^\mathrm{init}$": theory.threshold})
+            mark_vertical(ax, {threshold: theory.threshold})
 
 
 def _draw_means(axes: list[Axes], cube: xr.Dataset, control: str) -> None:

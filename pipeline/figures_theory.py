@@ -10,6 +10,8 @@ from pipeline.results import Results
 from pipeline.theory.bbp import bbp_at_initialisation
 from pipeline.theory.bulk import find_edge, find_outlier
 from pipeline.theory.laws import Array, gaussian_law
+from pipeline.theory.spiked_landscape import gradient_flow_line, hessian_edges, hessian_outlier
+from pipeline.theory.spiked_model import make_spiked_model
 from pipeline.theory.threshold_states import ThresholdStateError, bbp_at_threshold
 
 
@@ -45,7 +47,7 @@ def phase_retrieval_thresholds(a: float) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class StartSpectrum:
-    """The Hessian of phase retrieval at a random w(0) for N → ∞, each field but one [alpha].
+    """The Hessian at a random w(0) for N → ∞, each field but one [control].
 
     Parameters
     ----------
@@ -56,7 +58,7 @@ class StartSpectrum:
     overlap2 : float array
         (v₁·w*)²/N of the outlier; 0 where there is none.
     threshold : float
-        α above which there is an outlier.
+        Control parameter above which there is an outlier.
     """
 
     edge: Array
@@ -74,4 +76,18 @@ def spectrum_at_start(a: float, alpha: Array) -> StartSpectrum:
     gap = np.nan_to_num(edge.eigenvalue - outlier.eigenvalue)
     return StartSpectrum(
         edge.eigenvalue, outlier.eigenvalue, gap, outlier.overlap2, bbp_at_initialisation(a)
+    )
+
+
+def spiked_spectrum_at_start(delta_p: float, order: int, snr: Array) -> StartSpectrum:
+    """`StartSpectrum` of the spiked model at each 1/Δ₂; the threshold is the gradient-flow line."""
+    models = [make_spiked_model(value, delta_p, order) for value in snr.tolist()]
+    edge = np.array([float(hessian_edges(model, 0.0)[0]) for model in models])
+    outlier, overlap2 = np.array([hessian_outlier(model, 0.0, 0.0) for model in models]).T
+    return StartSpectrum(
+        edge,
+        outlier,
+        np.nan_to_num(edge - outlier),
+        overlap2,
+        gradient_flow_line(delta_p, order),
     )

@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from pipeline.figures_start import has_random_starts, start_figure
-from pipeline.figures_theory import spectrum_at_start
+from pipeline.figures_theory import spectrum_at_start, spiked_spectrum_at_start
 from pipeline.reductions import reduce_cube
 from pipeline.results import Results
 from store.schema import Status
@@ -66,6 +66,15 @@ def test_theory_is_drawn_where_there_is_one() -> None:
     assert not any(ax.texts for ax in other.axes)
 
 
+def test_the_spectrum_of_the_spiked_model_at_a_random_start() -> None:
+    theory = spiked_spectrum_at_start(1.0, 3, np.array([1.5, 2.5]))
+    assert theory.edge == pytest.approx([-2 * np.sqrt(3.5), -2 * np.sqrt(4.5)])
+    assert theory.outlier == pytest.approx([np.nan, -2.5 - 4.5 / 2.5], nan_ok=True)
+    assert theory.gap == pytest.approx([0, 4.3 - 2 * np.sqrt(4.5)])
+    assert theory.overlap2 == pytest.approx([0, 1 - 4.5 / 2.5**2])
+    assert theory.threshold == pytest.approx(2.0)
+
+
 def test_a_row_for_each_of_three_parameters_at_most() -> None:
     one = make_results()
     wide = one.cube.expand_dims(a=[0.01, 0.1, 1.0, 10.0])
@@ -85,3 +94,6 @@ def test_no_text_lies_on_another(
 def test_it_wants_random_starts() -> None:
     assert has_random_starts(make_results())
     assert not has_random_starts(make_results(inits=("spectral",)))
+    one = make_results()
+    several = one.cube.expand_dims(delta_p=[1.0, 4.0])
+    assert not has_random_starts(Results(several, reduce_cube(several), {}))

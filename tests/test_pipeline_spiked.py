@@ -184,6 +184,10 @@ def test_figures_of_the_store(store: Path) -> None:
     assert list(theory_lines(results).values()) == pytest.approx([1.618, 2.0, 2.4628], abs=1e-3)
     names = {drawn.name: drawn.figure for drawn in draw_figures(results)}
     assert "spiked_dynamics" in names
+    at_start = names["hessian_at_start"].axes[0]
+    (outlier,) = (line for line in at_start.lines if "outlier" in str(line.get_label()))
+    assert outlier.get_ydata()[-1] == pytest.approx(-4.3)
+    assert [text.get_text() for text in at_start.texts] == ["flow"]
     first = names["spiked_dynamics"].axes[0]
     curve, *points = (line.get_xydata() for line in first.lines)
     exact = descend(make_spiked_model(1.5, 1.0), 0.3, duration=3.0, step=0.1)
