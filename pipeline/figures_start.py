@@ -27,6 +27,7 @@ from pipeline.reductions import control_name
 from pipeline.results import Results
 
 _MOST_ROWS = 3
+_IN_A_LINE = 6  # entries of the legend
 _BBP = r"$\alpha_\mathrm{BBP}^\mathrm{init}$"
 _PANELS = {
     "lambda1_start": ("at a random start", r"lowest eigenvalue $\lambda_1$"),
@@ -73,7 +74,8 @@ def start_figure(results: Results) -> Figure:
                 set_title(ax, 3 * row + k, f"$a = {a:g}$" if several and not k else title)
             panels[1].set_ylim(0, min(1.0, panels[1].get_ylim()[1]))
             panels[2].set_ylim(bottom=0)
-        figure_legend(figure, axes[0])
+        entries = len(axes[0].get_legend_handles_labels()[1])
+        figure_legend(figure, axes[0], ncols=entries if entries <= _IN_A_LINE else 4)
     return figure
 
 

@@ -119,11 +119,10 @@ def _legend_above(
         handles,
         labels,
         loc="outside upper center",
-        ncols=min(len(labels), 8),
         frameon=False,
         handletextpad=0.4,
         columnspacing=1.5,
-        **settings,
+        **{"ncols": min(len(labels), 8), **settings},
     )
 
 
