@@ -17,7 +17,8 @@ from store.schema import SchemaError
 
 HESSCAPE = (sys.executable, "-c", "from pipeline.cli import main; main()")
 DASK = (sys.executable, "-m", "dask")
-SMALL = ("--set", "grid.seeds=40", "--set", "grid.N=[32,48]", "--set", "dynamics.T=100.0")
+GRID = ("--set", "grid.seeds=40", "--set", "grid.N=[32,48]", "--set", "grid.alpha=[1.5,3,4,5]")
+SMALL = (*GRID, "--set", "dynamics.T=100.0")
 WORKERS = 2
 LOOPBACK = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
 

@@ -22,8 +22,8 @@ from clusters import (
     wait_until_some_are_done,
 )
 from pipeline.campaign import load_campaign
-from pipeline.cost import calibrated_cost
 from pipeline.plan import make_plan
+from pipeline.prediction import predict_cost
 
 pytestmark = pytest.mark.slow
 
@@ -34,9 +34,9 @@ def test_a_killed_driver_loses_only_what_was_under_way(
 ) -> None:
     """SIGKILL at a random moment, then the same command again."""
     path = tmp_path / "killed.zarr"
-    moment = random.Random(repetition).uniform(5.0, 12.0)
     process = run(path, "--workers", str(WORKERS))
-    time.sleep(moment)
+    wait_until_some_are_done(path, process)
+    time.sleep(random.Random(repetition).uniform(0.0, 3.0))
     if process.poll() is None:
         os.kill(process.pid, signal.SIGKILL)
     process.communicate()
@@ -60,7 +60,8 @@ def test_a_killed_driver_loses_only_what_was_under_way(
 
 def _largest_unit(path: Path) -> int:
     campaign = load_campaign("quickstart", [text for text in SMALL if text != "--set"])
-    plan = make_plan(campaign, path.parent / "none.zarr", calibrated_cost(campaign))
+    none = path.parent / "none.zarr"
+    plan = make_plan(campaign, none, predict_cost(campaign, none))
     return max(len(unit.chunks) for unit in plan.units)
 
 
@@ -70,7 +71,7 @@ def test_an_interrupt_ends_cleanly_and_says_how_to_resume(
 ) -> None:
     path = tmp_path / "stopped.zarr"
     process = run(path)
-    time.sleep(7)
+    wait_until_some_are_done(path, process)
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal does: the workers get it too
     else:
