@@ -106,9 +106,14 @@ def kill_group(process: "subprocess.Popen[str]") -> None:
     process.wait()
 
 
-def wait_until_some_are_done(
-    path: Path | str, process: "subprocess.Popen[str]", least: int = 1
-) -> int:
+def finish(process: "subprocess.Popen[str]", code: int = 0) -> str:
+    """What a driver printed that ends with this exit code."""
+    printed, _ = process.communicate(timeout=400)
+    assert process.returncode == code, printed
+    return printed
+
+
+def wait_until_some_are_done(path: Path | str, process: "subprocess.Popen[str]") -> int:
     deadline = time.monotonic() + 400
     while time.monotonic() < deadline:
         with suppress(FileNotFoundError, SchemaError):

@@ -19,6 +19,7 @@ from clusters import (
     HESSCAPE,
     SMALL,
     Cluster,
+    finish,
     kill_group,
     numbers,
     run,
@@ -44,8 +45,7 @@ def test_an_existing_cluster_gives_the_same_store(
         time.sleep(0.5)
         arguments = ("--scheduler", json.loads(cluster.file.read_text())["address"])
     process = run(path, *arguments)
-    printed, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, printed
+    finish(process)
     xr.testing.assert_identical(numbers(path), uninterrupted)
 
 
@@ -59,8 +59,7 @@ def test_workers_of_a_cluster_write_to_an_object_store(
         wait_until_some_are_done(url, process)
         kill_group(cluster.workers[0])
         cluster.restart_what_died()
-        printed, _ = process.communicate(timeout=400)
-        assert process.returncode == 0, printed
+        finish(process)
     assert verify_store(url).damages == []
     xr.testing.assert_identical(numbers(url), uninterrupted)
 
@@ -117,8 +116,7 @@ def test_a_worker_with_another_version_is_refused_by_name(
     with closing(Cluster(tmp_path, workers=0)) as cluster:
         cluster.workers = [cluster.start_worker(PYTHONPATH=other)]
         process = run(path, "--scheduler-file", str(cluster.file))
-        printed, _ = process.communicate(timeout=400)
-        assert process.returncode == 2, printed
+        printed = finish(process, 2)
         assert re.search(rf"tcp://127.0.0.1:\d+: {re.escape(said)}", printed)
         assert not path.exists()
 
@@ -131,8 +129,7 @@ def test_a_worker_with_another_version_that_joins_later_is_refused_and_its_work_
     process = run(path, "--scheduler-file", str(cluster.file))
     wait_until_some_are_done(path, process)
     cluster.workers.append(cluster.start_worker(PYTHONPATH=other))
-    printed, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, printed
+    printed = finish(process)
     assert re.search(r"worker tcp://127.0.0.1:\d+ is refused: expected the driver's", printed)
     xr.testing.assert_identical(numbers(path), uninterrupted)
 
@@ -157,13 +154,11 @@ def test_a_scheduler_that_requires_tls(
     credentials = ("--tls-ca", files["ca"], "--tls-cert", files["cert"], "--tls-key", files["key"])
     with closing(Cluster(tmp_path, "--protocol", "tls", *tls)) as cluster:
         process = run(path, "--scheduler-file", str(cluster.file))
-        printed, _ = process.communicate(timeout=400)
-        assert process.returncode == 2, printed
+        printed = finish(process, 2)
         assert "--tls-ca" in printed
         assert not path.exists()
         process = run(path, "--scheduler-file", str(cluster.file), *credentials)
-        printed, _ = process.communicate(timeout=400)
-        assert process.returncode == 0, printed
+        printed = finish(process)
         assert json.loads(cluster.file.read_text())["address"].startswith("tls://")
     xr.testing.assert_identical(numbers(path), uninterrupted)
 

@@ -12,7 +12,7 @@ import libfaketime
 import pytest
 import xarray as xr
 
-from clusters import numbers, run, status, wait_until_some_are_done
+from clusters import finish, numbers, run, status, wait_until_some_are_done
 from store.verify import verify_store
 
 pytestmark = pytest.mark.slow
@@ -45,8 +45,7 @@ def test_a_full_disk_stops_the_sweep_and_the_next_one_completes_it(
         process = run(path)
         wait_until_some_are_done(path, process)
         fill_up(disk / "other data")
-        printed, _ = process.communicate(timeout=400)
-        assert process.returncode == 4, printed
+        printed = finish(process, 4)
         assert "No space left on device" in printed
         assert "Make room or restore access, then give the same command" in printed
         assert "Traceback" not in printed
@@ -55,8 +54,7 @@ def test_a_full_disk_stops_the_sweep_and_the_next_one_completes_it(
         assert before["quarantined"] == 0
         assert before["pending"] > 0
         process = run(path)
-        printed, _ = process.communicate(timeout=400)
-        assert process.returncode == 0, printed
+        printed = finish(process)
         assert f"{before['done']} done before" in printed
         assert verify_store(path).damages == []
         xr.testing.assert_identical(numbers(path), uninterrupted)
@@ -65,8 +63,7 @@ def test_a_full_disk_stops_the_sweep_and_the_next_one_completes_it(
 def test_a_disk_too_small_for_a_store_leaves_nothing(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "64k") as disk:
         process = run(disk / "campaign.zarr")
-        printed, _ = process.communicate(timeout=400)
-        assert process.returncode == 4, printed
+        printed = finish(process, 4)
         assert "No space left on device" in printed
         assert "nothing had begun" in printed
         assert not [file for file in disk.iterdir() if file.suffix != ".lock"]
@@ -82,17 +79,14 @@ def test_a_store_made_read_only_stops_the_sweep_and_the_next_one_completes_it(
         # the store alone: what has open files, as the lock beside it, is not made read-only
         subprocess.run(["mount", "--bind", str(path), str(path)], check=True)
         subprocess.run(["mount", "-o", "remount,bind,ro", str(path)], check=True)
-        printed, _ = process.communicate(timeout=400)
-        assert process.returncode == 4, printed
+        printed = finish(process, 4)
         assert "Read-only file system" in printed
         process = run(path)
-        printed, _ = process.communicate(timeout=400)
-        assert process.returncode == 2, printed
+        printed = finish(process, 2)
         assert "read-only" in printed
         subprocess.run(["umount", str(path)], check=True)
         process = run(path)
-        printed, _ = process.communicate(timeout=400)
-        assert process.returncode == 0, printed
+        finish(process)
         xr.testing.assert_identical(numbers(path), uninterrupted)
 
 
@@ -101,11 +95,9 @@ def test_of_two_drivers_one_is_refused(tmp_path: Path, uninterrupted: xr.Dataset
     first = run(path)
     wait_until_some_are_done(path, first)
     second = run(path, "--workers", "1")
-    printed, _ = second.communicate(timeout=400)
-    assert second.returncode == 2, printed
+    printed = finish(second, 2)
     assert f"got one at work (process {first.pid} on " in printed
-    printed, _ = first.communicate(timeout=400)
-    assert first.returncode == 0, printed
+    finish(first)
     xr.testing.assert_identical(numbers(path), uninterrupted)
 
 
@@ -146,8 +138,7 @@ def test_a_clock_that_jumps_changes_nothing(
         if state["running"] and state["rate"] is not None and state["done"] > done:
             seen.append(state["rate"])
         time.sleep(0.3)
-    printed, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, printed
+    finish(process)
     assert seen
     assert 1.0 < min(seen) < max(seen) < 1e5  # runs/s, not runs in three days
     xr.testing.assert_identical(numbers(path), uninterrupted)

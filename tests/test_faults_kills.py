@@ -15,6 +15,7 @@ from clusters import (
     SMALL,
     WORKERS,
     Cluster,
+    finish,
     kill_group,
     numbers,
     run,
@@ -50,8 +51,7 @@ def test_a_killed_driver_loses_only_what_was_under_way(
 
     before = status(path)
     process = run(path, "--workers", str(WORKERS))
-    printed, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, printed
+    printed = finish(process)
     assert f"{before['done']} done before, {before['pending']} to do" in printed
     # a unit groups chunks; what one worker had under way is one unit
     assert lost_units <= WORKERS * _largest_unit(path)
@@ -84,8 +84,7 @@ def test_an_interrupt_ends_cleanly_and_says_how_to_resume(
     assert "Traceback" not in printed
     assert not status(path)["running"]
     process = run(path)
-    printed, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, printed
+    finish(process)
     xr.testing.assert_identical(numbers(path), uninterrupted)
 
 
@@ -100,8 +99,7 @@ def test_all_workers_killed_and_others_started(
     time.sleep(2)
     assert process.poll() is None  # it waits
     cluster.restart_what_died()
-    printed, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, printed
+    finish(process)
     xr.testing.assert_identical(numbers(path), uninterrupted)
 
 
@@ -113,8 +111,7 @@ def test_a_killed_scheduler_stops_the_sweep_resumable(
     wait_until_some_are_done(path, process)
     cluster.scheduler.kill()
     cluster.scheduler.wait()
-    printed, _ = process.communicate(timeout=400)
-    assert process.returncode == 4, printed
+    printed = finish(process, 4)
     assert "Stopped: the scheduler is gone" in printed
     assert "To resume:" in printed
     assert "Traceback" not in printed
@@ -123,8 +120,7 @@ def test_a_killed_scheduler_stops_the_sweep_resumable(
     assert done["done"] > 0
     cluster.restart_what_died()
     process = run(path, "--scheduler-file", str(cluster.file))
-    printed, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, printed
+    printed = finish(process)
     assert f"{done['done']} done before" in printed
     xr.testing.assert_identical(numbers(path), uninterrupted)
 
@@ -140,8 +136,7 @@ def test_a_scheduler_that_comes_back_goes_on(
     for worker in cluster.workers:
         kill_group(worker)
     cluster.restart_what_died()
-    printed, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, printed
+    printed = finish(process)
     assert "TaskLostError" in printed
     xr.testing.assert_identical(numbers(path), uninterrupted)
 
