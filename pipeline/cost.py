@@ -99,7 +99,8 @@ class CostModel:
 class SpikedCost(CostModel):
     """The same for the spiked matrix-tensor model, whose cost does not depend on N; nominal.
 
-    Where couplings are in memory, up to N = 290, a run costs about as much as without them.
+    Too low where couplings are in memory, up to N = 464 at p = 3: a run was 37 times dearer than
+    without them at N = 400, 3.6 at 200 (`make bench-spiked`). Blocks that were timed correct it.
     """
 
     def seed_seconds(self, N: int, measurements: int) -> float:  # noqa: ARG002  as for matrices
