@@ -14,6 +14,7 @@ from statistics import fmean
 import numpy as np
 
 from pipeline.campaign import Campaign
+from pipeline.campaign_spiked import SpikedParameters, choose_spiked_instances
 from pipeline.instances import (
     DENSITY_PASSES,
     SNAPSHOT_PASSES,
@@ -34,8 +35,11 @@ _LARGEST_PROBE = 1 << 22  # elements of the matrix that is timed
 _LARGEST_BATCH = 64  # trajectories that are timed; more cost in proportion
 
 
-_SPIKED_GRADIENT = 1.0e-3  # seconds of a gradient of the spiked model, whatever N
-_SPIKED_SNAPSHOT = 0.1  # of its lowest eigenvalues
+_SPIKED_GRADIENT = 5e-4  # seconds of a gradient of the spiked model, whatever N
+_SPIKED_SNAPSHOT = 5e-3  # of its lowest eigenvalues
+_GRADIENT_PER_COUPLING = 0.8e-9  # more where couplings are in memory
+_SNAPSHOT_PER_COUPLING = 8e-9
+_DRAW_PER_COUPLING = 4e-8
 
 
 @dataclass(frozen=True)
@@ -97,15 +101,27 @@ class CostModel:
 
 @dataclass(frozen=True)
 class SpikedCost(CostModel):
-    """The same for the spiked matrix-tensor model, whose cost does not depend on N; nominal.
+    """The same for the spiked matrix-tensor model, nominal.
 
-    Too low where couplings are in memory, up to N = 464 at p = 3: a run was 37 times dearer than
-    without them at N = 400, 3.6 at 200 (`make bench-spiked`). Blocks that were timed correct it.
+    Where couplings are in memory, by their number; else it does not depend on N. `passes` counts
+    gradients, of all runs of a seed.
+
+    Parameters
+    ----------
+    order : int
+        p of the tensor.
     """
+
+    order: int = 3
 
     def seed_seconds(self, N: int, measurements: int) -> float:  # noqa: ARG002  as for matrices
         """Seconds for one seed with all its initialisations and replicas."""
-        return self.directions * _SPIKED_GRADIENT + self.snapshots * _SPIKED_SNAPSHOT
+        gradients, snapshots = self.passes, self.snapshots
+        seconds = gradients * _SPIKED_GRADIENT + snapshots * _SPIKED_SNAPSHOT
+        if choose_spiked_instances(self.rule.wanted, N, self.order) == "conditional":
+            return seconds
+        each = gradients * _GRADIENT_PER_COUPLING + snapshots * _SNAPSHOT_PER_COUPLING
+        return seconds + (each + _DRAW_PER_COUPLING) * math.comb(N + self.order - 1, self.order)
 
 
 def nominal_cost(campaign: Campaign) -> CostModel:
@@ -131,19 +147,21 @@ def calibrated_cost(campaign: Campaign) -> CostModel:
 
 
 def _cost(campaign: Campaign, elements_per_second: Mapping[int, float]) -> CostModel:
-    passes, inits = _passes(campaign), len(campaign.grid.inits)
-    kind: type[CostModel] = CostModel
-    directions = count_directions(campaign, _descending_passes(campaign), inits)
-    if campaign.model == "spiked_matrix_tensor":
-        kind, directions = SpikedCost, inits * (campaign.grid.replicas or 1) * passes
-    return kind(
-        passes,
+    descending, inits = _descending_passes(campaign), len(campaign.grid.inits)
+    cost = CostModel(
+        descending + 2 * SNAPSHOT_PASSES + count_observing_passes(campaign),
         _snapshots(campaign),
         count_densities(campaign),
-        directions,
+        count_directions(campaign, descending, inits),
         elements_per_second,
         InstanceRule.of(campaign),
     )
+    if isinstance(campaign.parameters, SpikedParameters):
+        return SpikedCost(
+            **{**vars(cost), "passes": inits * (campaign.grid.replicas or 1) * descending},
+            order=campaign.parameters.p,
+        )
+    return cost
 
 
 def _snapshots(campaign: Campaign) -> float:
@@ -152,10 +170,6 @@ def _snapshots(campaign: Campaign) -> float:
     if campaign.trajectory is not None and campaign.trajectory.hessian:
         along = len(campaign.trajectory.times)
     return (campaign.grid.replicas or 1) * (inits * (2 + along) + 1)
-
-
-def _passes(campaign: Campaign) -> float:
-    return _descending_passes(campaign) + 2 * SNAPSHOT_PASSES + count_observing_passes(campaign)
 
 
 def _descending_passes(campaign: Campaign) -> float:

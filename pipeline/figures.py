@@ -225,10 +225,13 @@ FIGURES: Final = (
 def draw_figures(results: Results) -> Iterator[DrawnFigure]:
     """The figures for which a store has what they show, in the order of the table.
 
+    Sizes of which no run has ended are left out.
+
     Of those that show one value of a constant of the model that is an axis, one for each, which
     their names end with; none of them where that constant is the starting overlap and only hitting
     times are asked for.
     """
+    results = results.begun()
     # of starts at given overlaps, recovery says less than the times it takes
     whole_only = has_hitting_times(results) and results.trajectory is None
     for kind in FIGURES:

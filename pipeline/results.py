@@ -70,6 +70,25 @@ class Results:
                 ),
             )
 
+    def begun(self) -> "Results":
+        """Of the sizes of which a run has ended: a campaign may have reached the small ones only.
+
+        All sizes where none has.
+        """
+        ended = self.reduced["runs"] + self.reduced["failed"] > 0
+        there = ended.any([dim for dim in ended.dims if dim != "N"])
+        if there.all() or not there.any():
+            return self
+        sizes = there["N"].to_numpy()[there.to_numpy()]
+        along, spectrum = self.trajectory, self.spectrum
+        return replace(
+            self,
+            cube=self.cube.sel(N=sizes),
+            reduced=self.reduced.sel(N=sizes),
+            trajectory=along and along.sel(N=sizes),
+            spectrum=spectrum and spectrum.sel(N=sizes),
+        )
+
     def finished(self, dataset: xr.Dataset) -> xr.Dataset:
         """A dataset with the axes of the cube, NaN where a run did not end with a known outcome."""
         return dataset.where(self.cube["status"] == Status.DONE)

@@ -6,6 +6,7 @@ from scipy import stats
 
 from pipeline.kernel.conditional_operator import TOLERANCE, ConditionalOperator, frame_point
 from pipeline.kernel.gaussian_operator import draw_dense
+from pipeline.kernel.paired_bases import TriangularMatrix, multiply_transposed
 
 DTYPES = [np.float64, np.float32]
 LEVEL = 1e-3  # of p-values; everything is seeded, so a test that passes once passes always
@@ -64,7 +65,7 @@ def test_left_directions_stay_orthonormal_where_little_is_new(dtype):
     k = x.directions
     left = np.zeros((k, 800))
     for here, _, p in x._bases.sweep(1):
-        left[:, here] = x._directions @ p
+        left[:, here] = x._directions.rows @ p
     left = left[3:]  # those of the frame brought none
     np.testing.assert_allclose(left @ left.T, np.eye(len(left)), atol=20 * np.finfo(dtype).eps)
 
@@ -246,3 +247,25 @@ def test_the_whole_matrix_after_questions_has_the_spectrum_of_one_drawn_at_once(
         dense.append(np.linalg.eigvalsh(matrix.T @ matrix)[-1])
     assert stats.kstest(traces, "chi2", args=(m * n,)).pvalue > LEVEL
     assert stats.ks_2samp(largest, dense).pvalue > LEVEL
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_products_of_a_few_rows_are_taken_in_parts(batch):
+    random = np.random.default_rng(3)
+    v, rows = random.standard_normal((batch, 90)), random.standard_normal((1500, 90))
+    np.testing.assert_allclose(multiply_transposed(v, rows), v @ rows.T, rtol=1e-12, atol=1e-12)
+
+
+def test_rows_of_a_triangle_come_and_go():
+    random = np.random.default_rng(4)
+    triangle, whole = TriangularMatrix(), np.zeros((0, 0))
+    for new, kept in ((3, 3), (1, 2), (4, 6), (2, 8)):
+        below = random.standard_normal((new, len(whole)))
+        corner = np.tril(random.standard_normal((new, new)))
+        triangle.append(below, corner)
+        right = np.zeros((len(whole), new))
+        whole = np.block([[whole, right], [below, corner]])
+        np.testing.assert_array_equal(triangle.rows, whole)
+        triangle.truncate(kept)
+        whole = whole[:kept, :kept]
+        np.testing.assert_array_equal(triangle.rows, whole)

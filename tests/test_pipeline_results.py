@@ -1,5 +1,6 @@
 """Results of a store: what is there, and which figures follow from it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from pipeline.campaign import load_campaign
 from pipeline.cluster import Resources
 from pipeline.figures import FIGURES, draw_figures
 from pipeline.launch import launch
+from pipeline.reductions import reduce_cube
 from pipeline.results import read_results
 from store.schema import SchemaError
 
@@ -68,3 +70,17 @@ def test_figures_of_a_store_are_those_whose_condition_holds(store: Path) -> None
         *(f"hessian_along_descent_{init}" for init in ("random", "spectral", "constrained")),
     ]
     assert all(one.figure.axes and one.caption.endswith(".") for one in drawn)
+
+
+def test_sizes_that_have_not_begun_are_left_out(store: Path) -> None:
+    results = read_results(store)
+    assert results.begun() is results
+    larger = results.cube.load().reindex(N=[8, 16], fill_value={"status": 0})
+    more = replace(results, cube=larger, reduced=reduce_cube(larger))
+    begun = more.begun()
+    assert begun.cube["N"].to_numpy().tolist() == [8]
+    assert begun.reduced["N"].to_numpy().tolist() == [8]
+    assert begun.trajectory is not None
+    larger["status"][...] = 0
+    none = replace(results, cube=larger, reduced=reduce_cube(larger))
+    assert none.begun() is none

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from pipeline.campaign import CampaignError, load_campaign, parse_campaign
-from pipeline.cost import calibrated_cost
+from pipeline.cost import calibrated_cost, nominal_cost
 from pipeline.figures import draw_figures
 from pipeline.figures_theory import theory_lines
 from pipeline.kernel.block import run_block
@@ -154,6 +154,15 @@ def test_bundled_studies_are_valid_and_have_a_plan(tmp_path: Path) -> None:
         plan = make_plan(campaign, tmp_path / "none.zarr", calibrated_cost(campaign))
         assert plan.runs == np.prod(campaign.grid_labels().shape)
         assert 30 < plan.core_seconds < 3600
+
+
+def test_cost_grows_with_the_couplings_in_memory_and_not_without() -> None:
+    campaign = load_campaign("spiked_recovery", ["grid.N=[100, 400, 1000, 1000000]"])
+    small, most, beyond, far = (nominal_cost(campaign).seed_seconds(N, 0) for N in campaign.grid.N)
+    assert far == beyond < small < most
+    assert most > 10 * beyond  # `make bench-spiked`
+    longer = load_campaign("spiked_recovery", ["dynamics.T=400.0"])
+    assert nominal_cost(longer).seed_seconds(400, 0) > 5 * most
 
 
 def test_runs_are_on_the_closed_equations(store: Path) -> None:

@@ -32,7 +32,13 @@ import numpy as np
 
 from pipeline.kernel.arrays import NUMPY, Array, ArrayLibrary, namespace, on_device_of, to_host
 from pipeline.kernel.gaussian_operator import Response
-from pipeline.kernel.paired_bases import Floats, PairedBases, sum_products
+from pipeline.kernel.paired_bases import (
+    Floats,
+    PairedBases,
+    TriangularMatrix,
+    multiply_transposed,
+    sum_products,
+)
 
 TOLERANCE = 1e-6
 """ρ/|v| up to which a direction of R^M counts as known; float32 leaves about 10⁻⁷ of noise."""
@@ -80,8 +86,8 @@ class ConditionalOperator:
         self._library = library
         self._bases = PairedBases(shape[0], self._dtype, library)
         self._kept: int | None = None
-        self._directions = np.zeros((0, 0))  # T
-        self._columns = np.zeros((0, 0))  # S
+        self._directions = TriangularMatrix()  # T
+        self._columns = TriangularMatrix()  # S
         self._drawn = library.empty((0, shape[0]), self._dtype)  # g that became no column yet
         self._reveal(min(frame, shape[1]))
 
@@ -102,9 +108,8 @@ class ConditionalOperator:
     def forget(self) -> None:
         """Give up the directions after `keep`, if it was called."""
         if self._kept is not None:
-            self._bases.truncate(self._kept)
-            known = (slice(self._kept), slice(self._kept))
-            self._directions, self._columns = self._directions[known], self._columns[known]
+            for part in (self._bases, self._directions, self._columns):
+                part.truncate(self._kept)
 
     def apply(self, u: Array) -> Array:
         """X u for each row of `u` [batch, N] → [batch, M]."""
@@ -148,7 +153,7 @@ class ConditionalOperator:
         gram = self._library.empty((n, n), np.dtype(np.float64))
         gram[...] = 0
         for here, g, p in self._bases.sweep(1):
-            columns = on_device_of(gram, self._columns) @ xp.astype(p, xp.float64)
+            columns = on_device_of(gram, self._columns.rows) @ xp.astype(p, xp.float64)
             columns += xp.astype(g, xp.float64)
             gram += (columns * weights[here]) @ columns.T
         return gram
@@ -162,7 +167,7 @@ class ConditionalOperator:
                 "with others; make points with frame_point and from the operator's answers"
             )
         known = u[:, :k]
-        return known, on_device_of(u, to_host(known).astype(np.float64) @ self._columns)
+        return known, on_device_of(u, to_host(known).astype(np.float64) @ self._columns.rows)
 
     def _pull(self, v: Array, respond: Callable[[slice, Array, Array], Array]) -> Array:
         """Xᵀ v [batch, N] for `v` [batch, M], part by part what `respond` gives."""
@@ -170,10 +175,10 @@ class ConditionalOperator:
         along_g, along_p = np.zeros((batch, k)), np.zeros((batch, k))
         for here, g, p in self._bases.sweep(batch):
             answer = respond(here, g, p)
-            along_g += to_host(answer @ g.T)
-            along_p += to_host(answer @ p.T)
+            along_g += multiply_transposed(answer, g)
+            along_p += multiply_transposed(answer, p)
         pulled: Array = self._library.empty((batch, n), self._dtype)
-        pulled[:, :k] = on_device_of(v, along_g + along_p @ self._columns.T)
+        pulled[:, :k] = on_device_of(v, along_g + along_p @ self._columns.rows.T)
         pulled[:, k:] = 0
         if k < n:
             new = self._unfold(v, along_p)
@@ -192,7 +197,7 @@ class ConditionalOperator:
         batch, k, n = v.shape[0], self.directions, self._shape[1]
         g = self._draw(min(batch, n - k))
         rows = namespace(v).concat([v, g])
-        inner = along @ self._directions.T  # V v
+        inner = along @ self._directions.rows.T  # V v
         left_over = self._take_off(rows, inner)
         echo, g_along = left_over[:batch], left_over[batch:]
         rest = rows[:batch, :]
@@ -209,22 +214,22 @@ class ConditionalOperator:
         g, g_along = g[:new, :] / float(np.sqrt(n)), g_along[:new] / np.sqrt(n)
         chi = np.sqrt(self._random.chisquare(n - k - np.arange(new)) / n)
         mixing = np.diag(chi) - np.tril(sum_products(g, left) - g_along @ left_echo.T)
-        turned = -left_echo @ self._directions  # rows of T, beside the identity
-        columns = mixing @ turned - g_along @ self._directions
+        turned = -left_echo @ self._directions.rows  # rows of T, beside the identity
+        columns = mixing @ turned - g_along @ self._directions.rows
         self._bases.append(g, left)
-        self._directions = _extend(self._directions, turned, np.eye(new))
-        self._columns = _extend(self._columns, columns, mixing)
+        self._directions.append(turned, np.eye(new))
+        self._columns.append(columns, mixing)
         answers = sum_products(v, g) + sum_products(v, left) @ mixing.T + along @ columns.T
         return np.asarray(answers)
 
     def _take_off(self, rows: Array, inner: Floats) -> Floats:
         """Subtract inner·V from the first `rows` in place; V times all of them, afterwards."""
-        weights = on_device_of(rows, inner @ self._directions)
+        weights = on_device_of(rows, inner @ self._directions.rows)
         left_over = np.zeros((rows.shape[0], self.directions))
-        for here, _, p in self._bases.sweep(rows.shape[0]):
+        for here, _, p in self._bases.sweep(len(inner)):
             rows[: len(inner), here] -= weights @ p
-            left_over += to_host(rows[:, here] @ p.T)
-        return left_over @ self._directions.T
+            left_over += multiply_transposed(rows[:, here], p)
+        return left_over @ self._directions.rows.T
 
     def _reveal(self, count: int) -> None:
         """Draw the columns of X up to `count`; they bring no direction of R^M."""
@@ -235,8 +240,8 @@ class ConditionalOperator:
             along = self._take_off(g, np.zeros((0, self.directions)))
             self._bases.append(g, namespace(g).zeros_like(g))
             nothing = np.zeros((size, size))
-            self._columns = _extend(self._columns, -along @ self._directions, nothing)
-            self._directions = _extend(self._directions, np.zeros_like(along), nothing)
+            self._columns.append(-along @ self._directions.rows, nothing)
+            self._directions.append(np.zeros_like(along), nothing)
 
     def _draw(self, count: int) -> Array:
         """`count` rows of N(0, 1) [count, M], the same again until columns were made of them."""
@@ -275,12 +280,6 @@ def frame_point(random: np.random.Generator, place: int, dimension: int) -> Floa
     point[:place] = random.standard_normal(place)
     point[place] = np.sqrt(random.chisquare(dimension - place))
     return point
-
-
-def _extend(triangular: Floats, below: Floats, corner: Floats) -> Floats:
-    """A lower triangular matrix with more rows."""
-    right = np.zeros((len(triangular), len(corner)))
-    return np.block([[triangular, right], [below, corner]])
 
 
 def _orthonormalise(rows: Array, echo: Floats, least: Floats, *, most: int) -> tuple[Array, Floats]:

@@ -20,6 +20,7 @@ _LEAST_WIDTH = 64  # of a part of a block; below it the calls cost more than the
 _FIRST_CAPACITY = 64
 _GROWTH = 1.5
 _SUMMED = 1024  # products that are added in the precision of the rows
+_FEW_PRODUCTS = 1200  # inner products up to which OpenBLAS multiplies a few rows without packing
 
 
 class PairedBases:
@@ -121,11 +122,50 @@ class PairedBases:
         return self._library.empty((2, self._capacity, here.stop - here.start), self._dtype)
 
 
+class TriangularMatrix:
+    """A lower triangular matrix that rows are added to, in float64."""
+
+    def __init__(self) -> None:
+        self._buffer = np.zeros((0, 0))
+        self._count = 0
+
+    @property
+    def rows(self) -> Floats:
+        """The matrix [k, k]; a view, as long as no rows are added."""
+        return self._buffer[: self._count, : self._count]
+
+    def append(self, below: Floats, corner: Floats) -> None:
+        """Add the rows `below` [new, k], and beside them `corner` [new, new], lower triangular."""
+        first, last = self._count, self._count + len(corner)
+        if last > len(self._buffer):
+            larger = np.zeros((max(last, int(_GROWTH * last)),) * 2)
+            larger[:first, :first] = self.rows
+            self._buffer = larger
+        self._buffer[first:last, :first] = below
+        self._buffer[first:last, first:last] = corner
+        self._count = last
+
+    def truncate(self, count: int) -> None:
+        """Drop all rows from `count` on."""
+        self._count = min(self._count, count)
+
+
+def multiply_transposed(v: Array, rows: Array) -> Floats:
+    """v rowsᵀ [batch, k] for `v` [batch, measurements] and `rows` [k, measurements]."""
+    step = max(1, _FEW_PRODUCTS // v.shape[0])
+    if not isinstance(v, np.ndarray) or rows.shape[0] <= step or v.shape[0] == 1:
+        return to_host(v @ rows.T)
+    parts = [v @ rows[first : first + step].T for first in range(0, len(rows), step)]
+    return np.concatenate(parts, axis=1)
+
+
 def sum_products(x: Array, y: Array) -> Floats:
     """x yᵀ [rows of x, rows of y] of wide rows, summed in float64 over blocks."""
-    out = np.zeros((x.shape[0], y.shape[0]))
-    step = _SUMMED if isinstance(x, np.ndarray) else x.shape[1]
-    for start in range(0, x.shape[1], step):
-        here = slice(start, start + step)
-        out += to_host(x[:, here] @ y[:, here].T)
-    return out
+    if not isinstance(x, np.ndarray):
+        return np.asarray(to_host(x @ y.T), dtype=np.float64)
+    whole = x.shape[1] - x.shape[1] % _SUMMED
+    left, right = (rows[:, :whole].reshape(len(rows), -1, _SUMMED) for rows in (x, y))
+    parts = left.transpose(1, 0, 2) @ right.transpose(1, 2, 0)
+    total = parts.sum(axis=0, dtype=np.float64)
+    total += x[:, whole:] @ y[:, whole:].T
+    return np.asarray(total)

@@ -1,17 +1,15 @@
 """How the time of a pass and the memory of a block grow."""
 
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 from bench_pass import pass_seconds
-from reporting import Instances, Section
+from reporting import Instances, Section, own_peak_bytes
 
 from pipeline.kernel.block import Dynamics, Task, run_block
 from pipeline.kernel.inits import INITS
@@ -101,16 +99,7 @@ def _run_and_print_peak(instances: Instances) -> None:
             replicas=instances.replicas,
         )
     )  # fmt: skip
-    print(_own_peak_bytes())
-
-
-def _own_peak_bytes() -> int:
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux's ru_maxrss begins at the size of the parent
-        lines = status.read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    print(own_peak_bytes())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Instances drawn as they are asked for against matrices: time, memory, directions, accuracy."""
 
 import multiprocessing
-import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from unittest.mock import patch
 
 import numpy as np
 from bench_limits import FROM_MEMORY, read_bandwidth
-from reporting import Section, best_seconds, core_seconds, cores
+from reporting import Section, best_seconds, core_seconds, cores, own_peak_bytes
 
 from pipeline.kernel import phase_retrieval
 from pipeline.kernel.arrays import NUMPY
@@ -83,7 +82,7 @@ def measure_conditional(case: Case) -> Measured:
 
     seconds = core_seconds(work)
     drawn, run = found[0]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = own_peak_bytes()
     directions = drawn.landscape.directions[0]
     rows = np.random.default_rng(0)
     drawing = core_seconds(lambda: rows.standard_normal((8, case.measurements))) / 8 * directions
@@ -264,7 +263,7 @@ def _orthogonality(drawn: Drawn) -> float:
     k = operator.directions
     gram = np.zeros((k, k))
     for _, _, p in operator._bases.sweep(k):
-        left = operator._directions @ p.astype(np.float64)
+        left = operator._directions.rows @ p.astype(np.float64)
         gram += left @ left.T
     known = gram.diagonal() > 0.5  # the coordinates of the start brought none
     return float(np.abs(gram - np.eye(k))[np.ix_(known, known)].max())

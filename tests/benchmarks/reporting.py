@@ -2,6 +2,8 @@
 
 import os
 import platform
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -155,3 +157,13 @@ class Instances:
 def percentiles(counts: np.ndarray) -> str:
     """10 %, median, 90 % of some counts."""
     return " / ".join(f"{q:.0f}" for q in np.percentile(counts, [10, 50, 90]))
+
+
+def own_peak_bytes() -> int:
+    """Most memory that this process has had, its parent's apart."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux's ru_maxrss begins at the size of the parent
+        lines = status.read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
