@@ -86,14 +86,13 @@ def launch(
     if is_there(path):
         check_store(campaign, path, accept_kernel_version=accept_kernel_version)
     resources = resources or Resources()
-    with (
-        choose_arrays(resources.arrays),
-        _executor(resources, path, console) as executor,
-    ):
-        accept = accept_kernel_version
-        with open_ledger(campaign, path, accept_kernel_version=accept) as ledger:
+    with choose_arrays(resources.arrays):
+        cost = predict_cost(campaign, path)  # trials are timed before the workers start
+        with (
+            _executor(resources, path, console) as executor,
+            open_ledger(campaign, path, accept_kernel_version=accept_kernel_version) as ledger,
+        ):
             where = resolve_path(path)
-            cost = predict_cost(campaign, path)
             rounds = Rounds(campaign, ledger, where, cost) if campaign.sampling else None
             todo = rounds.start() if rounds else make_plan(campaign, path, cost)
             console.print(
