@@ -14,11 +14,14 @@ from statistics import fmean
 import numpy as np
 
 from pipeline.campaign import Campaign
+from pipeline.campaign_axes import count_measurements
 from pipeline.campaign_spiked import SpikedParameters, choose_spiked_instances
 from pipeline.instances import (
     DENSITY_PASSES,
+    PAIR_ELEMENTS,
     SNAPSHOT_PASSES,
     InstanceRule,
+    Kind,
     count_densities,
     count_directions,
     count_observing_passes,
@@ -29,6 +32,8 @@ from pipeline.kernel.gaussian_operator import draw_dense
 from store.keys import Block
 
 _SECONDS_PER_SNAPSHOT = 1.2e-5  # times N: of a trajectory's own part, whatever X costs
+_MORE_PASSES = 1.7  # of descents on large instances, nearly all of which do not recover
+_SECONDS_PER_NUMBER = 1e-8  # that is drawn
 _SECONDS_PER_GRADIENT_CALL = 5e-5  # overhead of one tick, shared by the instances of a batch
 _NOMINAL_ELEMENTS_PER_SECOND = 1.5e9  # of X in a pass with three trajectories, a slow core
 _LARGEST_PROBE = 1 << 22  # elements of the matrix that is timed
@@ -48,8 +53,12 @@ class CostModel:
 
     Parameters
     ----------
-    passes : float
-        Sequential passes over X for one seed, all its initialisations and replicas together.
+    descending : float
+        Sequential passes over X for one seed until its runs end, all of them together.
+    observing : float
+        The same for what is recorded of them.
+    runs : int
+        Initialisations times replicas of a seed.
     snapshots : float
         Lowest eigenpairs that are computed for one seed.
     densities : int
@@ -64,7 +73,9 @@ class CostModel:
         Measured over predicted seconds of blocks that were done; see `pipeline.prediction`.
     """
 
-    passes: float
+    descending: float
+    observing: float
+    runs: int
     snapshots: float
     densities: int
     directions: float
@@ -72,29 +83,49 @@ class CostModel:
     rule: InstanceRule
     corrections: Mapping[tuple[float, int], float] = field(default_factory=dict)
 
+    def kind(self, N: int, measurements: int) -> Kind:
+        """Of the instances."""
+        return self.rule.choose(N, measurements)
+
     def seed_seconds(self, N: int, measurements: int) -> float:
         """Seconds for one seed with all its initialisations and replicas."""
-        dense = self.rule.choose(N, measurements) == "dense"
-        elements = N if dense else pass_elements(N, self.directions)
-        drawn = N if dense else min(N, self.directions)
-        per_pass = measurements * elements / self.elements_per_second[N]
-        per_pass += _SECONDS_PER_GRADIENT_CALL
-        draw = 1e-8 * measurements * drawn
+        descending = observing = drawn = float(N)  # elements of a pass, for each measurement
+        passes = self.descending
+        if self.kind(N, measurements) == "conditional":
+            passes *= _MORE_PASSES
+            known = self.runs * passes
+            asked = self.directions + known - self.runs * self.descending
+            descending, drawn = pass_elements(N, known), min(N, asked)
+            if known < N:  # each snapshot begins where the descents have ended
+                observing = PAIR_ELEMENTS * (known + drawn) / 2
         # where a diagonalisation finds the density, it costs about N/2 passes
-        passes = self.passes + self.densities * min(N / 2, DENSITY_PASSES)
-        return passes * per_pass + self.snapshots * _SECONDS_PER_SNAPSHOT * N + draw
+        observed = self.observing + self.densities * min(N / 2, DENSITY_PASSES)
+        elements = passes * descending + observed * observing
+        seconds = measurements * elements / self.elements_per_second[N]
+        seconds += (passes + observed) * _SECONDS_PER_GRADIENT_CALL
+        seconds += _SECONDS_PER_NUMBER * measurements * drawn
+        return seconds + self.snapshots * _SECONDS_PER_SNAPSHOT * N
 
     def block_seconds(self, block: Block, measurements: int, all_inits: int) -> float:
         """Seconds for a block."""
         share = len(block.inits) / all_inits
         seconds = len(block.seeds) * share * self.seed_seconds(block.N, measurements)
-        return seconds * self._correction(block.value, block.N)
+        return seconds * self._correction(block.value, block.N, self.kind(block.N, measurements))
 
-    def _correction(self, value: float, N: int) -> float:
-        """Of the same labels where known, else of the same N or the nearest one, else none."""
-        known = self.corrections
-        if (value, N) in known or not known:
-            return known.get((value, N), 1.0)
+    def _correction(self, value: float, N: int, kind: Kind) -> float:
+        """Of the same labels where known, else of the same N or the nearest one, else none.
+
+        Instances of one kind say nothing about those of the other.
+        """
+        if (value, N) in self.corrections:
+            return self.corrections[value, N]
+        known = {
+            (other, size): factor
+            for (other, size), factor in self.corrections.items()
+            if self.kind(size, count_measurements(other, size)) == kind
+        }
+        if not known:
+            return 1.0
         nearest = min((size for _, size in known), key=lambda size: abs(math.log(size / N)))
         return fmean(factor for (_, size), factor in known.items() if size == nearest)
 
@@ -103,8 +134,7 @@ class CostModel:
 class SpikedCost(CostModel):
     """The same for the spiked matrix-tensor model, nominal.
 
-    Where couplings are in memory, by their number; else it does not depend on N. `passes` counts
-    gradients, of all runs of a seed.
+    Where couplings are in memory, by their number; else it does not depend on N.
 
     Parameters
     ----------
@@ -114,11 +144,15 @@ class SpikedCost(CostModel):
 
     order: int = 3
 
-    def seed_seconds(self, N: int, measurements: int) -> float:  # noqa: ARG002  as for matrices
+    def kind(self, N: int, measurements: int) -> Kind:  # noqa: ARG002  as for matrices
+        """Of the instances."""
+        return choose_spiked_instances(self.rule.wanted, N, self.order)
+
+    def seed_seconds(self, N: int, measurements: int) -> float:
         """Seconds for one seed with all its initialisations and replicas."""
-        gradients, snapshots = self.passes, self.snapshots
+        gradients, snapshots = self.runs * self.descending, self.snapshots
         seconds = gradients * _SPIKED_GRADIENT + snapshots * _SPIKED_SNAPSHOT
-        if choose_spiked_instances(self.rule.wanted, N, self.order) == "conditional":
+        if self.kind(N, measurements) == "conditional":
             return seconds
         each = gradients * _GRADIENT_PER_COUPLING + snapshots * _SNAPSHOT_PER_COUPLING
         return seconds + (each + _DRAW_PER_COUPLING) * math.comb(N + self.order - 1, self.order)
@@ -149,7 +183,9 @@ def calibrated_cost(campaign: Campaign) -> CostModel:
 def _cost(campaign: Campaign, elements_per_second: Mapping[int, float]) -> CostModel:
     descending, inits = _descending_passes(campaign), len(campaign.grid.inits)
     cost = CostModel(
-        descending + 2 * SNAPSHOT_PASSES + count_observing_passes(campaign),
+        descending,
+        2 * SNAPSHOT_PASSES + count_observing_passes(campaign),
+        inits * (campaign.grid.replicas or 1),
         _snapshots(campaign),
         count_densities(campaign),
         count_directions(campaign, descending, inits),
@@ -157,10 +193,7 @@ def _cost(campaign: Campaign, elements_per_second: Mapping[int, float]) -> CostM
         InstanceRule.of(campaign),
     )
     if isinstance(campaign.parameters, SpikedParameters):
-        return SpikedCost(
-            **{**vars(cost), "passes": inits * (campaign.grid.replicas or 1) * descending},
-            order=campaign.parameters.p,
-        )
+        return SpikedCost(**vars(cost), order=campaign.parameters.p)
     return cost
 
 
