@@ -129,7 +129,7 @@ def measure(*, small: bool) -> list[Section]:
 
 def _sizes(*, small: bool) -> Section:
     sizes = {100.0: (1000, 2000, 4000, 10**4, 3 * 10**4, 10**5, 3 * 10**5)}
-    sizes[1000.0] = (1000, 2000, 4000, 10**4, 3 * 10**4)
+    sizes[1000.0] = (1000, 2000, 4000, 10**4)
     if small:
         sizes = {3.0: (200, 400)}
     bandwidth = read_bandwidth(FROM_MEMORY >> (5 if small else 0), "float32")
