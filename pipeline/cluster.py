@@ -18,6 +18,7 @@ from functools import cache
 from importlib import import_module
 from multiprocessing import resource_tracker
 from pathlib import Path
+from threading import current_thread, main_thread
 from time import monotonic, sleep
 from typing import Literal
 
@@ -257,11 +258,20 @@ def _hold_interrupts() -> Iterator[None]:
     also a worker that replaces a dead one leaves Ctrl-C to the driver.
     """
     resource_tracker.ensure_running()  # Python starts it later otherwise, and unblocks SIGINT then
+    held: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    mine = handler is not None and current_thread() is main_thread()
+    if mine:  # threads that run already, as those of BLAS, may take the signal for this one
+        signal.signal(signal.SIGINT, lambda number, _: held.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        if mine:
+            signal.signal(signal.SIGINT, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number in held[:1]:
+            signal.raise_signal(number)
 
 
 def _read_scheduler_file(path: Path, timeout: float) -> str:

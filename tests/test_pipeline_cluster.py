@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from threading import Timer
+from threading import Event, Thread, Timer
 
 import dask
 import pytest
@@ -25,6 +25,7 @@ from dask.system import cpu_count
 from distributed import Client, LocalCluster
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from pipeline import cluster as cluster_module
 from pipeline.cluster import ClusterError, Resources, connect, limit_blas_threads
 
 ROOT = Path(__file__).parents[1]
@@ -335,6 +336,22 @@ def living_members(group: int) -> list[str]:
             if int(of_group) == group and state != "Z":
                 members.append(stat.parent.name)
     return members
+
+
+def test_an_interrupt_that_another_thread_takes_is_held_back_too() -> None:
+    """BLAS has threads before any cluster is started: they do not block what this one blocks."""
+    ended = Event()
+    other = Thread(target=ended.wait)
+    other.start()
+    reached = False
+    with pytest.raises(KeyboardInterrupt), cluster_module._hold_interrupts():  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        reached = True
+    ended.set()
+    other.join()
+    assert reached
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.slow
