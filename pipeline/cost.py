@@ -32,7 +32,6 @@ from pipeline.kernel.gaussian_operator import draw_dense
 from store.keys import Block
 
 _SECONDS_PER_SNAPSHOT = 1.2e-5  # times N: of a trajectory's own part, whatever X costs
-_MORE_PASSES = 1.7  # of descents on large instances, nearly all of which do not recover
 _SECONDS_PER_NUMBER = 1e-8  # that is drawn
 _SECONDS_PER_GRADIENT_CALL = 5e-5  # overhead of one tick, shared by the instances of a batch
 _NOMINAL_ELEMENTS_PER_SECOND = 1.5e9  # of X in a pass with three trajectories, a slow core
@@ -55,6 +54,8 @@ class CostModel:
     ----------
     descending : float
         Sequential passes over X for one seed until its runs end, all of them together.
+    descending_large : float
+        The same of conditional instances.
     observing : float
         The same for what is recorded of them.
     runs : int
@@ -74,6 +75,7 @@ class CostModel:
     """
 
     descending: float
+    descending_large: float
     observing: float
     runs: int
     snapshots: float
@@ -92,10 +94,9 @@ class CostModel:
         descending = observing = drawn = float(N)  # elements of a pass, for each measurement
         passes = self.descending
         if self.kind(N, measurements) == "conditional":
-            passes *= _MORE_PASSES
+            passes = self.descending_large
             known = self.runs * passes
-            asked = self.directions + known - self.runs * self.descending
-            descending, drawn = pass_elements(N, known), min(N, asked)
+            descending, drawn = pass_elements(N, known), min(N, self.directions)
             if known < N:  # each snapshot begins where the descents have ended
                 observing = PAIR_ELEMENTS * (known + drawn) / 2
         # where a diagonalisation finds the density, it costs about N/2 passes
@@ -181,8 +182,10 @@ def calibrated_cost(campaign: Campaign) -> CostModel:
 
 
 def _cost(campaign: Campaign, elements_per_second: Mapping[int, float]) -> CostModel:
-    descending, inits = _descending_passes(campaign), len(campaign.grid.inits)
+    descending = _descending_passes(campaign, large=True)
+    inits = len(campaign.grid.inits)
     cost = CostModel(
+        _descending_passes(campaign),
         descending,
         2 * SNAPSHOT_PASSES + count_observing_passes(campaign),
         inits * (campaign.grid.replicas or 1),
@@ -205,12 +208,12 @@ def _snapshots(campaign: Campaign) -> float:
     return (campaign.grid.replicas or 1) * (inits * (2 + along) + 1)
 
 
-def _descending_passes(campaign: Campaign) -> float:
+def _descending_passes(campaign: Campaign, *, large: bool = False) -> float:
     """To the end of the runs, with what their starts need."""
     dynamics, inits = campaign.dynamics, campaign.grid.inits
-    passes = count_passes(dynamics, dynamics.T)
+    passes = count_passes(dynamics, dynamics.T, large=large)
     if "constrained" in inits:
-        passes += count_passes(dynamics, dynamics.constrained_time)
+        passes += count_passes(dynamics, dynamics.constrained_time, large=large)
     if "spectral" in inits:
         passes += SNAPSHOT_PASSES
     return passes

@@ -16,7 +16,8 @@ from pipeline.campaign_sections import Dynamics
 
 Kind = Literal["dense", "conditional"]
 
-FLOW_PASSES = 15.0  # of a run that does not recover: about 15 √T at tolerance 1e-2
+FLOW_PASSES = 15.0  # of a run that does not recover, over √T, at tolerance 1e-2
+LARGE_FLOW_PASSES = 35.0  # the same at N ≥ 1000: 25 at T = 100, 35 at 1000
 SNAPSHOT_PASSES = 120.0  # of two lowest eigenpairs by Lanczos
 FOLLOWING_PASSES = 80.0  # of the same along a run, from the vectors of the time before
 DENSITY_PASSES = 700.0  # of the density of eigenvalues by quadrature
@@ -25,11 +26,11 @@ SPARE_ROOM = 1.5  # the bases grow by this factor
 _NOMINAL_BYTES = 4 << 30  # for the instance, of a worker
 
 
-def count_passes(dynamics: Dynamics, duration: float) -> float:
-    """Gradients of a run that lasts `duration`."""
+def count_passes(dynamics: Dynamics, duration: float, *, large: bool = False) -> float:
+    """Gradients of a run that lasts `duration`, at large N or at one of a few hundred."""
     if dynamics.learning_rate is not None:
         return duration / dynamics.learning_rate
-    return FLOW_PASSES * math.sqrt(duration)
+    return (LARGE_FLOW_PASSES if large else FLOW_PASSES) * math.sqrt(duration)
 
 
 def count_observing_passes(campaign: Campaign) -> float:
@@ -57,7 +58,7 @@ def count_directions(campaign: Campaign, descending: float, inits: int) -> float
     at_once = DENSITY_PASSES if count_densities(campaign) else SNAPSHOT_PASSES
     along = campaign.trajectory
     if along is not None and along.gain:
-        at_once += 2 * count_passes(campaign.dynamics, campaign.dynamics.T)
+        at_once += 2 * count_passes(campaign.dynamics, campaign.dynamics.T, large=True)
     return inits * (campaign.grid.replicas or 1) * (descending + at_once)
 
 
@@ -82,9 +83,10 @@ class InstanceRule:
     @classmethod
     def of(cls, campaign: Campaign) -> "InstanceRule":
         """Rule of a campaign."""
+        passes = count_passes(campaign.dynamics, campaign.dynamics.T, large=True)
         return cls(
             campaign.instances,
-            count_directions(campaign, count_passes(campaign.dynamics, campaign.dynamics.T), 1),
+            count_directions(campaign, passes, 1),
             np.dtype(campaign.dynamics.dtype).itemsize,
         )
 

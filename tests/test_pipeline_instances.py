@@ -57,7 +57,7 @@ def test_auto_heeds_memory() -> None:
     many = rule("grid.replicas=20", "dynamics.T=1000.0")
     assert many.directions > 10**4
     assert many.choose(15000, 30000) == "dense"
-    assert many.choose(60000, 120000) == "conditional"
+    assert many.choose(10**5, 2 * 10**5) == "conditional"
 
 
 def test_passes_grow_with_the_directions_and_end_dense() -> None:
@@ -77,14 +77,15 @@ def test_a_block_is_told_its_kind() -> None:
 
 def test_time_and_memory_of_a_plan_are_those_of_the_kind(tmp_path: Path) -> None:
     def plan(*overrides: str) -> tuple[float, int]:
-        campaign = load_campaign("quickstart", ["grid.N=[20000]", "grid.seeds=1", *overrides])
+        few = ["grid.N=[20000]", "grid.seeds=1", 'grid.inits=["random"]']
+        campaign = load_campaign("quickstart", [*few, *overrides])
         made = make_plan(campaign, tmp_path / "new.zarr", nominal_cost(campaign))
         return made.core_seconds, made.worker_bytes
 
     kinds = ("dense", "conditional", "auto")
     dense, conditional, auto = (plan(f"instances={kind}") for kind in kinds)
     assert auto == conditional
-    assert conditional[0] < dense[0] / 1.5
+    assert conditional[0] < dense[0] / 3
     assert conditional[1] < dense[1] / 3
 
 
