@@ -214,7 +214,7 @@ def _ending_words(law: Judged, scaling: Scaling, symbol: str) -> str:
     if np.isinf(limit):
         end = "it grows without bound" if limit > 0 else "it falls without bound"
     elif np.isnan(limit):
-        end = "beyond its table it says nothing"
+        end = "it says nothing (beyond its table of gains it follows the last slope)"
     elif law.name == "inverse":
         error = _reach(scaling) * float(np.sqrt(law.fit.covariance[0, 0]))
         end = f"{symbol}½ → {limit:.2f} [{limit - error:.2f}, {limit + error:.2f}]"
