@@ -30,6 +30,30 @@ EQUATOR: Final = (
 """Observables of the trajectory that is held at m = 0; it does not end with the run."""
 
 
+def follow_runs(cube: xr.Dataset, trajectory: xr.Dataset) -> xr.Dataset:
+    """What `average_runs` averages, of each run: [control, N, seed, init, time], NaN if it failed.
+
+    Parameters
+    ----------
+    cube, trajectory : Dataset
+        As for `average_runs`.
+    """
+    finished = outcomes(cube[["status", "recovered"]].load()).finished
+    wanted = [name for name in (*RUNS, *EQUATOR) if name in trajectory]
+    runs = trajectory[["overlap", *wanted]].load().where(finished)
+    under_way = runs["overlap"].notnull()
+    final = cube["overlap"].load().where(finished)
+    runs["overlap"] = abs(runs["overlap"]).where(under_way, final)
+    runs["overlap"].attrs["long_name"] = "|m|, after the end of a run its last value"
+    if "gain" in runs:
+        runs["log_gain"] = xr.apply_ufunc(np.log, abs(runs["gain"]))
+        runs["log_gain"].attrs["long_name"] = "log |G|, G the signal gain"
+    for name in (*EQUATOR, "log_gain"):
+        if name in runs and not bool(runs[name].notnull().any()):
+            runs = runs.drop_vars(name)
+    return runs
+
+
 def average_runs(cube: xr.Dataset, trajectory: xr.Dataset) -> xr.Dataset:
     """Means over seeds along the runs, each with its 95 % interval.
 
@@ -48,18 +72,8 @@ def average_runs(cube: xr.Dataset, trajectory: xr.Dataset) -> xr.Dataset:
         ``log_gain``, log |G|: the gain of the typical run, since few runs make its mean.
     """
     finished = outcomes(cube[["status", "recovered"]].load()).finished
-    wanted = [name for name in (*RUNS, *EQUATOR) if name in trajectory]
-    runs = trajectory[["overlap", *wanted]].load().where(finished)
-    under_way = runs["overlap"].notnull()
-    final = cube["overlap"].load().where(finished)
-    runs["overlap"] = abs(runs["overlap"]).where(under_way, final)
-    runs["overlap"].attrs["long_name"] = "|m|, after the end of a run its last value"
-    if "gain" in runs:
-        runs["log_gain"] = xr.apply_ufunc(np.log, abs(runs["gain"]))
-        runs["log_gain"].attrs["long_name"] = "log |G|, G the signal gain"
-    for name in (*EQUATOR, "log_gain"):
-        if name in runs and not bool(runs[name].notnull().any()):
-            runs = runs.drop_vars(name)
+    runs = follow_runs(cube, trajectory)
+    under_way = trajectory["overlap"].load().where(finished).notnull()
     averaged = average_seeds(runs)
     inside = [dim for dim in ("seed", "replica") if dim in under_way.dims]
     averaged["under_way"] = under_way.sum(inside) / finished.sum(inside)

@@ -175,8 +175,8 @@ FIGURES: Final = (
     ),
     FigureKind(
         "overlap_along_descent",
-        "The overlap with the signal against time: means over seeds, bands of 95 % intervals; a "
-        "run that has ended counts with its last overlap.",
+        "The overlap with the signal against time: means over seeds, bands of 95 % intervals (of "
+        "one or two seeds, each run); a run that has ended counts with its last overlap.",
         applies=has_trajectory,
         draw=overlap_figure,
     ),
@@ -185,7 +185,7 @@ FIGURES: Final = (
             f"hessian_along_descent_{init}",
             f"The two lowest eigenvalues of the Hessian along runs that start {start}, and the "
             "alignment of the lowest with the signal: means over the runs under way, up to where "
-            "half of them have ended, bands of 95 % intervals.",
+            "half of them have ended, bands of 95 % intervals (of one or two seeds, each run).",
             applies=partial(has_hessian_along, init=init),
             draw=partial(hessian_figure, init=init),
         )

@@ -115,15 +115,20 @@ def line_legend(figure: Figure, entries: Sequence[tuple[str, dict[str, Any]]]) -
 def _legend_above(
     figure: Figure, handles: Sequence[Artist], labels: Sequence[str], **settings: Any
 ) -> None:
-    figure.legend(
-        handles,
-        labels,
-        loc="outside upper center",
-        frameon=False,
-        handletextpad=0.4,
-        columnspacing=1.5,
-        **{"ncols": min(len(labels), 8), **settings},
-    )
+    """In as few rows as the width of the figure allows."""
+    for rows in range(1, len(labels) + 1):
+        legend = figure.legend(
+            handles,
+            labels,
+            loc="outside upper center",
+            frameon=False,
+            handletextpad=0.4,
+            columnspacing=1.5,
+            **{"ncols": -(-len(labels) // rows), **settings},
+        )
+        if legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
 
 
 def pick(labels: Sequence[Label], most: int) -> list[Label]:

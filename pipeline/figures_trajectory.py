@@ -1,5 +1,6 @@
 """What happens along the runs: the overlap, the lowest Hessian eigenvalues, the signal in them."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -7,7 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.along import average_runs
+from pipeline.along import average_runs, follow_runs
 from pipeline.figures_style import (
     THEORY_COLOUR,
     draw_band,
@@ -27,6 +28,7 @@ _MOST_PANELS: Final = 4
 _LINES: Final = ("-", "--", ":", "-.")
 # means over runs under way say little where few are left
 _FEWEST_UNDER_WAY: Final = 0.5
+_FEWEST_SEEDS: Final = 3  # with fewer each run is drawn: their intervals would fill the panels
 
 
 def has_trajectory(results: Results) -> bool:
@@ -44,8 +46,11 @@ def has_hessian_along(results: Results, init: str) -> bool:
 
 
 def overlap_figure(results: Results) -> Figure:
-    """|m| against time, a panel for each of at most four control values, a line for N and init."""
-    means = _average(results)
+    """|m| against time, a panel for each of at most four control values, a line for N and init.
+
+    Means over seeds in bands of their intervals; of one or two seeds, each run.
+    """
+    means, draw = _average(results), _drawing(results)
     control = control_name(results.cube)
     values = pick(means[control].to_numpy().tolist(), _MOST_PANELS)
     sizes, inits = means["N"].to_numpy(), means["init"].to_numpy().tolist()
@@ -55,7 +60,7 @@ def overlap_figure(results: Results) -> Figure:
             for N, colour in zip(sizes, size_colours(sizes), strict=True):
                 for init, line in zip(inits, _LINES, strict=False):
                     part = means.sel({control: value, "N": N, "init": init})
-                    draw_band(ax, *_since_start(part), "overlap", color=colour, linestyle=line)
+                    draw(ax, part, "overlap", color=colour, linestyle=line)
             _set_heading(ax, k, control, value)
             ax.set_xlabel(_TIME)
             ax.set_yscale("log")
@@ -73,10 +78,11 @@ def overlap_figure(results: Results) -> Figure:
 def hessian_figure(results: Results, init: str) -> Figure:
     """λ₁ and λ₂ against time above the signal's alignment, of runs of one initialisation.
 
-    Means over the runs under way, up to where half of them have ended. With the bulk's edge and the
+    Means over the runs under way, up to where half of them have ended, in bands of their intervals;
+    of one or two seeds, each run. With the bulk's edge and the
     outlier that the labels of the runs give, of the largest N, where the store has them.
     """
-    means = _average(results).sel(init=init)
+    means, draw = _average(results).sel(init=init), _drawing(results)
     means = means.where(means["under_way"] >= _FEWEST_UNDER_WAY)
     control = control_name(results.cube)
     values = pick(means[control].to_numpy().tolist(), _MOST_PANELS)
@@ -89,9 +95,9 @@ def hessian_figure(results: Results, init: str) -> Figure:
             upper, lower = axes[k], axes[len(values) + k]
             for N, colour in zip(sizes, size_colours(sizes), strict=True):
                 part = means.sel({control: value, "N": N})
-                draw_band(upper, *_since_start(part), "lambda1", color=colour)
-                draw_band(upper, *_since_start(part), "lambda2", color=colour, linestyle="--")
-                draw_band(lower, *_since_start(part), "alignment", color=colour)
+                draw(upper, part, "lambda1", color=colour)
+                draw(upper, part, "lambda2", color=colour, linestyle="--")
+                draw(lower, part, "alignment", color=colour)
             largest = means.sel({control: value}).isel(N=-1)
             marks = _draw_labels_spectrum(upper, largest)
             upper.axhline(0, color="0.8", linewidth=0.6, zorder=0)
@@ -110,6 +116,22 @@ def hessian_figure(results: Results, init: str) -> Figure:
 def _average(results: Results) -> xr.Dataset:
     assert results.trajectory is not None
     return average_runs(results.cube, results.trajectory)
+
+
+def _drawing(results: Results) -> Callable[..., None]:
+    """Draws NAME of a part of the means on an axis: as a band, or the runs that are behind it."""
+    assert results.trajectory is not None
+    if results.cube.sizes["seed"] >= _FEWEST_SEEDS:
+        return lambda ax, part, name, **look: draw_band(ax, *_since_start(part), name, **look)
+    runs, control = follow_runs(results.cube, results.trajectory), control_name(results.cube)
+
+    def draw_runs(ax: Axes, part: xr.Dataset, name: str, **look: Any) -> None:
+        place = {axis: part[axis].item() for axis in (control, "N", "init")}
+        times, later = _since_start(runs[[name]].sel(place))
+        each = later[name].transpose("time", ...).to_numpy().reshape(len(times), -1)
+        ax.plot(times, each, linewidth=0.9, **look)
+
+    return draw_runs
 
 
 def _since_start(part: xr.Dataset) -> tuple[np.ndarray, xr.Dataset]:

@@ -1,6 +1,7 @@
 """The figures along the runs, of made-up stores."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,6 +103,30 @@ def test_no_text_lies_on_another(
     many = make_results(4, (64, 256, 1024, 4096, 100_000))
     for figure in (overlap_figure(many), hessian_figure(many, "random")):
         assert overlapping_texts(figure) == []
+
+
+def test_a_wide_legend_takes_more_rows() -> None:
+    figure = hessian_figure(make_results(4, (1000, 4000, 20_000, 100_000)), "random")
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+
+
+def test_of_two_seeds_each_run_is_drawn() -> None:
+    three = make_results(inits=("random",))
+    two = slice(0, 2)
+    assert three.trajectory is not None
+    results = replace(
+        three, cube=three.cube.isel(seed=two), trajectory=three.trajectory.isel(seed=two)
+    )
+    lines = overlap_figure(results).axes[1].lines
+    assert len(lines) == 4  # of two sizes
+    run = three.trajectory["overlap"].isel(alpha=1, N=0, seed=1, init=0, time=slice(1, None))
+    assert lines[1].get_ydata() == pytest.approx(run.to_numpy())
+    figure = hessian_figure(results, "random")
+    ended = [line.get_ydata() for line in figure.axes[4].lines]
+    assert [np.isfinite(y).tolist() for y in ended] == [[True, True, False, False]] * 4
 
 
 def test_they_want_times_and_eigenvalues() -> None:
