@@ -249,7 +249,7 @@ def test_the_whole_matrix_after_questions_has_the_spectrum_of_one_drawn_at_once(
     assert stats.ks_2samp(largest, dense).pvalue > LEVEL
 
 
-@pytest.mark.parametrize("batch", [1, 2, 7])
+@pytest.mark.parametrize("batch", [1, 2, 7, 20])
 def test_products_of_a_few_rows_are_taken_in_parts(batch):
     random = np.random.default_rng(3)
     v, rows = random.standard_normal((batch, 90)), random.standard_normal((1500, 90))

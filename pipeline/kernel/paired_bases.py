@@ -20,7 +20,8 @@ _LEAST_WIDTH = 64  # of a part of a block; below it the calls cost more than the
 _FIRST_CAPACITY = 64
 _GROWTH = 1.5
 _SUMMED = 1024  # products that are added in the precision of the rows
-_FEW_PRODUCTS = 1200  # inner products up to which OpenBLAS multiplies a few rows without packing
+_FEW_ROWS = 16  # up to so many, parts are faster than one product
+_FEW_PRODUCTS = 1200  # inner products up to which OpenBLAS multiplies them without packing
 
 
 class PairedBases:
@@ -152,8 +153,9 @@ class TriangularMatrix:
 
 def multiply_transposed(v: Array, rows: Array) -> Floats:
     """v rowsᵀ [batch, k] for `v` [batch, measurements] and `rows` [k, measurements]."""
-    step = max(1, _FEW_PRODUCTS // v.shape[0])
-    if not isinstance(v, np.ndarray) or rows.shape[0] <= step or v.shape[0] == 1:
+    step = _FEW_PRODUCTS // v.shape[0]
+    few = isinstance(v, np.ndarray) and 1 < v.shape[0] <= _FEW_ROWS
+    if not few or rows.shape[0] <= step:
         return to_host(v @ rows.T)
     parts = [v @ rows[first : first + step].T for first in range(0, len(rows), step)]
     return np.concatenate(parts, axis=1)
