@@ -115,20 +115,23 @@ def line_legend(figure: Figure, entries: Sequence[tuple[str, dict[str, Any]]]) -
 def _legend_above(
     figure: Figure, handles: Sequence[Artist], labels: Sequence[str], **settings: Any
 ) -> None:
-    """In as few rows as the width of the figure allows."""
-    for rows in range(1, len(labels) + 1):
-        legend = figure.legend(
-            handles,
-            labels,
-            loc="outside upper center",
-            frameon=False,
-            handletextpad=0.4,
-            columnspacing=1.5,
-            **{"ncols": -(-len(labels) // rows), **settings},
-        )
+    """With the columns asked for, else in as few rows as the width of the figure allows."""
+    look: dict[str, Any] = {
+        "loc": "outside upper center",
+        "frameon": False,
+        "handletextpad": 0.4,
+        "columnspacing": 1.5,
+        "ncols": len(labels),
+        **settings,
+    }
+    legend = figure.legend(handles, labels, **look)
+    rows = 1
+    while "ncols" not in settings and rows < len(labels):
         if legend.get_window_extent().width <= figure.bbox.width:
             break
         legend.remove()
+        rows += 1
+        legend = figure.legend(handles, labels, **{**look, "ncols": -(-len(labels) // rows)})
 
 
 def pick(labels: Sequence[Label], most: int) -> list[Label]:
