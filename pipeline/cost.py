@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from statistics import fmean
 
 import numpy as np
@@ -120,15 +121,19 @@ class CostModel:
         """
         if (value, N) in self.corrections:
             return self.corrections[value, N]
-        known = {
-            (other, size): factor
-            for (other, size), factor in self.corrections.items()
-            if self.kind(size, count_measurements(other, size)) == kind
-        }
+        known = self._mean_corrections.get(kind)
         if not known:
             return 1.0
-        nearest = min((size for _, size in known), key=lambda size: abs(math.log(size / N)))
-        return fmean(factor for (_, size), factor in known.items() if size == nearest)
+        return known[min(known, key=lambda size: abs(math.log(size / N)))]
+
+    @cached_property
+    def _mean_corrections(self) -> dict[Kind, dict[int, float]]:
+        """By kind of instances and N; asked for by each block of a plan."""
+        known: dict[Kind, dict[int, list[float]]] = {}
+        for (value, N), factor in self.corrections.items():
+            kind = self.kind(N, count_measurements(value, N))
+            known.setdefault(kind, {}).setdefault(N, []).append(factor)
+        return {kind: {N: fmean(x) for N, x in sizes.items()} for kind, sizes in known.items()}
 
 
 @dataclass(frozen=True)
@@ -182,18 +187,18 @@ def calibrated_cost(campaign: Campaign) -> CostModel:
 
 
 def _cost(campaign: Campaign, elements_per_second: Mapping[int, float]) -> CostModel:
-    descending = _descending_passes(campaign, large=True)
+    large = _descending_passes(campaign, large=True)
     inits = len(campaign.grid.inits)
     cost = CostModel(
-        _descending_passes(campaign),
-        descending,
-        2 * SNAPSHOT_PASSES + count_observing_passes(campaign),
-        inits * (campaign.grid.replicas or 1),
-        _snapshots(campaign),
-        count_densities(campaign),
-        count_directions(campaign, descending, inits),
-        elements_per_second,
-        InstanceRule.of(campaign),
+        descending=_descending_passes(campaign),
+        descending_large=large,
+        observing=2 * SNAPSHOT_PASSES + count_observing_passes(campaign),
+        runs=inits * (campaign.grid.replicas or 1),
+        snapshots=_snapshots(campaign),
+        densities=count_densities(campaign),
+        directions=count_directions(campaign, large, inits),
+        elements_per_second=elements_per_second,
+        rule=InstanceRule.of(campaign),
     )
     if isinstance(campaign.parameters, SpikedParameters):
         return SpikedCost(**vars(cost), order=campaign.parameters.p)

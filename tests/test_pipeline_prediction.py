@@ -12,6 +12,7 @@ from pipeline.plan import choose_block_seeds, make_plan
 from pipeline.prediction import predict_cost, try_seeds
 from pipeline.provenance import open_ledger
 from pipeline.work import Recipe, run_unit
+from store.keys import Block
 from store.ledger import counts
 
 LARGE = 8192
@@ -46,6 +47,17 @@ def test_what_is_known_of_a_size_is_kept(campaign: Campaign) -> None:
     assert cost.corrections.keys() == {(2.0, LARGE), (3.0, 16)}
     assert cost.corrections[2.0, LARGE] == 5.0
     assert try_seeds(campaign, cost) == cost
+
+
+def test_one_kind_of_instances_does_not_correct_the_other() -> None:
+    campaign = load_campaign("quickstart", ["grid.N=[64, 128, 20000]"])
+    plain = nominal_cost(campaign)
+    cost = replace(plain, corrections={(3.0, 64): 5.0, (4.0, 64): 3.0})
+    grid = campaign.grid_labels()
+    for N, factor in ((64, 5.0), (128, 4.0), (20000, 1.0)):
+        block = Block(grid.control, 3.0, N, grid.seeds[:1], grid.inits, grid.replicas)
+        seconds, before = (one.block_seconds(block, 3 * N, 3) for one in (cost, plain))
+        assert seconds == pytest.approx(factor * before)
 
 
 def test_a_store_that_knows_all_sizes_is_believed(tmp_path: Path) -> None:
