@@ -71,9 +71,9 @@ def average_runs(cube: xr.Dataset, trajectory: xr.Dataset) -> xr.Dataset:
         it ended with. `RUNS`, as far as the store has them: over the runs under way; `EQUATOR`, and
         ``log_gain``, log |G|: the gain of the typical run, since few runs make its mean.
     """
-    finished = outcomes(cube[["status", "recovered"]].load()).finished
     runs = follow_runs(cube, trajectory)
-    under_way = trajectory["overlap"].load().where(finished).notnull()
+    finished = runs["overlap"].notnull()
+    under_way = trajectory["overlap"].load().notnull() & finished
     averaged = average_seeds(runs)
     inside = [dim for dim in ("seed", "replica") if dim in under_way.dims]
     averaged["under_way"] = under_way.sum(inside) / finished.sum(inside)

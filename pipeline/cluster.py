@@ -270,8 +270,8 @@ def _hold_interrupts() -> Iterator[None]:
         if mine:
             signal.signal(signal.SIGINT, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        for number in held[:1]:
-            signal.raise_signal(number)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _read_scheduler_file(path: Path, timeout: float) -> str:
