@@ -79,6 +79,12 @@ class Dynamics(Section):
         description='the arithmetic of the runs, "float32" or "float64"',
         examples=['dtype = "float64"'],
     )
+    stop_at_minimum: bool | None = Field(
+        default=None,
+        description="whether runs end before T where they stand at a local minimum of the loss, "
+        "true or false",
+        examples=["stop_at_minimum = true"],
+    )
 
     @field_validator("tolerance", mode="before")
     @classmethod
@@ -101,6 +107,16 @@ class Dynamics(Section):
                 "got nothing; write for example learning_rate = 0.005",
             )
         return value
+
+    @field_validator("stop_at_minimum")
+    @classmethod
+    def _settle_stop(cls, value: bool | None, info: ValidationInfo) -> bool | None:
+        """Stands in the physics where it is wanted, so that stores without the key stay theirs."""
+        if value and info.data.get("method") == "descent":
+            raise _unused(
+                value, 'method = "descent" (it is the flow that is followed to a minimum)'
+            )
+        return value or None
 
     @field_validator("dtype")
     @classmethod
@@ -213,7 +229,12 @@ def _relate_times(data: Mapping[str, object]) -> list[InitErrorDetails]:
 
 def relate_sections(data: Mapping[str, object]) -> list[InitErrorDetails]:
     """Find too many runs, times later than the end of the runs, and sampling that cannot be."""
-    return [*_relate_runs(data), *_relate_ends(data), *relate_sampling(data)]
+    return [
+        *_relate_runs(data),
+        *_relate_ends(data),
+        *_relate_minimum(data),
+        *relate_sampling(data),
+    ]
 
 
 def _relate_runs(data: Mapping[str, object]) -> list[InitErrorDetails]:
@@ -260,6 +281,21 @@ def _relate_ends(data: Mapping[str, object]) -> list[InitErrorDetails]:
         if late:
             mistakes.append(mistake((name, "times"), late, sentence))
     return mistakes
+
+
+def _relate_minimum(data: Mapping[str, object]) -> list[InitErrorDetails]:
+    """Find a stop at minima where none would be found."""
+    dynamics = data.get("dynamics")
+    if not isinstance(dynamics, dict) or dynamics.get("stop_at_minimum") is not True:
+        return []
+    for key, value, why in (
+        ("model", "spiked_matrix_tensor", "minima are looked for in phase retrieval only"),
+        ("instances", "conditional", "eigenpairs of conditional instances are too rough to tell"),
+    ):
+        if data.get(key) == value:
+            sentence = f'expected nothing with {key} = "{value}" ({why}), got true; remove it'
+            return [mistake(("dynamics", "stop_at_minimum"), True, sentence)]
+    return []
 
 
 def _unused(value: object, method: str) -> PydanticCustomError:

@@ -21,6 +21,7 @@ from pipeline.instances import (
     DENSITY_PASSES,
     PAIR_ELEMENTS,
     SNAPSHOT_PASSES,
+    TIME_TO_MINIMUM,
     InstanceRule,
     Kind,
     count_densities,
@@ -216,7 +217,10 @@ def _snapshots(campaign: Campaign) -> float:
 def _descending_passes(campaign: Campaign, *, large: bool = False) -> float:
     """To the end of the runs, with what their starts need."""
     dynamics, inits = campaign.dynamics, campaign.grid.inits
-    passes = count_passes(dynamics, dynamics.T, large=large)
+    duration = dynamics.T
+    if dynamics.stop_at_minimum and not large:  # conditional instances do not stop there
+        duration = min(duration, TIME_TO_MINIMUM)
+    passes = count_passes(dynamics, duration, large=large)
     if "constrained" in inits:
         passes += count_passes(dynamics, dynamics.constrained_time, large=large)
     if "spectral" in inits:

@@ -18,6 +18,7 @@ Kind = Literal["dense", "conditional"]
 
 FLOW_PASSES = 15.0  # of a run that does not recover, over √T, at tolerance 1e-2
 LARGE_FLOW_PASSES = 35.0  # the same at N ≥ 1000: 25 at T = 100, 35 at 1000
+TIME_TO_MINIMUM = 2000.0  # of a run that stops there; longer at N of some thousands
 SNAPSHOT_PASSES = 120.0  # of two lowest eigenpairs by Lanczos
 FOLLOWING_PASSES = 80.0  # of the same along a run, from the vectors of the time before
 DENSITY_PASSES = 700.0  # of the density of eigenvalues by quadrature

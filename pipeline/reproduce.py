@@ -77,7 +77,7 @@ def reproduce_block(path: StorePath, key: str, *, debugger: bool = False) -> Rep
     status = read_status(path)[region][cells]
     known = np.isin(status, (Status.DONE, Status.FAILED))
     group = open_group(path)
-    mine = {name: computed.values[name] for name in RESULTS if name != "seconds"}
+    mine = {name: computed.values[name] for name in RESULTS if name != "seconds" and name in group}
     for beside, numbers in computed.groups.items():
         mine |= {f"{beside}/{name}": array for name, array in numbers.items()}
     differences = []

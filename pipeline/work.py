@@ -74,6 +74,7 @@ class Recipe:
             learning_rate=chosen.learning_rate or 0.0,
             constrained_time=chosen.constrained_time,
             dtype=chosen.dtype,
+            stop_at_minimum=bool(chosen.stop_at_minimum),
         )
         along, spectrum = campaign.trajectory, campaign.spectrum
 

@@ -31,6 +31,7 @@ from store.published import copy_files, publish_nodes
 from store.schema import (
     CONSTANTS,
     CONTROLS,
+    LATER,
     RESULTS,
     SchemaError,
     check_results,
@@ -164,7 +165,7 @@ def grow_store(
             f"M: expected the store's numbers of measurements {stored!r} for its labels, "
             f"got {measurements[:values, :sizes]!r}"
         )
-    layout = Layout(grid, read_block_seeds(path), read_groups(path))
+    layout = read_layout(path, grid)
     with writing(path):
         for array, variable in layout.arrays().items():
             get_array(group, array).resize(layout.shape(variable))
@@ -192,7 +193,8 @@ def write_block(
     block : Block
         Cells to write.
     results : mapping of str to ndarray, [seeds, inits] or [seeds, inits, replicas]
-        All of `RESULTS`, of types that convert to the schema's without loss.
+        All of `RESULTS`, of types that convert to the schema's without loss. Those that came later
+        than the store (`schema.LATER`) are not kept.
     groups : mapping of str to such mappings
         For each group of the store all its variables, their own axes last.
 
@@ -223,7 +225,8 @@ def write_block(
         array[region] = cells
 
     beside = {f"{name}/{key}": each[key] for name, each in groups.items() for key in each}
-    arrays = {**results, **beside}
+    known = {name: values for name, values in results.items() if name not in _lacking(group)}
+    arrays = {**known, **beside}
     with (
         writing(path),
         reading(path),
@@ -263,6 +266,12 @@ def read_groups(path: StorePath) -> dict[str, dict[str, tuple[float, ...]]]:
     }
 
 
+def read_layout(path: StorePath, grid: Grid) -> Layout:
+    """The arrays of a store, with the labels of a `grid`; raises as `read_grid`."""
+    lacking = _lacking(open_group(path))
+    return Layout(grid, read_block_seeds(path), read_groups(path), lacking)
+
+
 def read_attributes(path: StorePath) -> dict[str, Any]:
     """Attributes of the root, such as provenance; raises as `read_grid`."""
     return dict(open_group(path).attrs)
@@ -286,7 +295,7 @@ def open_group(path: StorePath, mode: Literal["r", "r+"] = "r") -> zarr.Group:
         group = zarr.open_group(place, mode=mode, use_consolidated=True)
         axes = cube_axes(_control(group))
         rows = (*coordinate_variables(axes), *cube_variables(axes))
-        complete = {row.name for row in rows} <= _shown(group)
+        complete = {row.name for row in rows} <= _shown(group) | set(LATER)
     except (FileNotFoundError, StopIteration, ValueError):
         complete = False
     if not complete:
@@ -336,6 +345,11 @@ def _control(group: zarr.Group) -> str:
 def _constants(group: zarr.Group) -> list[str]:
     shown = _shown(group)
     return [name for name in CONSTANTS if name in shown]
+
+
+def _lacking(group: zarr.Group) -> tuple[str, ...]:
+    """Names that came later than the store."""
+    return tuple(name for name in LATER if name not in _shown(group))
 
 
 def _shown(group: zarr.Group) -> set[str]:

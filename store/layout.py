@@ -29,11 +29,14 @@ class Layout:
         Seeds in a chunk.
     groups : mapping
         Labels of the own axes of each group beside the cube.
+    lacking : tuple of str
+        Names of `schema.LATER` that the store, of an earlier version, does not have.
     """
 
     grid: Grid
     block_seeds: int
     groups: Labels
+    lacking: tuple[str, ...] = ()
 
     @property
     def _own(self) -> dict[str, Sequence[float]]:
@@ -43,7 +46,7 @@ class Layout:
         """Row of the schema of each array, by its path below the root."""
         axes = tuple(self.grid.axes())
         labels, cube = coordinate_variables(axes), cube_variables(axes)
-        arrays = {row.name: row for row in (*labels, *cube)}
+        arrays = {row.name: row for row in (*labels, *cube) if row.name not in self.lacking}
         for name in self.groups:
             group = GROUPS[name]
             rows = (*labels, *group.axes, *group.variables(axes))

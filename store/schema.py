@@ -175,7 +175,12 @@ def cube_variables(axes: tuple[str, ...]) -> tuple[Variable, ...]:
         code("instances", "how the instance was drawn", -1, _INSTANCES_FLAGS),
         number("directions", "directions of R^N in which the block's runs asked for the instance"),
         number("seconds", "worker time of the block divided by its runs", "s"),
+        number("time_end", "time of the end of the run in units of the flow"),
     )
+
+
+LATER = ("time_end",)
+"""Names in the cube that stores of earlier versions lack; they go on without them."""
 
 
 OF_DRIVER = ("status", "revision")

@@ -21,9 +21,8 @@ from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from store.array_store import get_array, open_group, read_block_seeds, read_groups
+from store.array_store import get_array, open_group, read_layout
 from store.keys import Grid
-from store.layout import Layout
 from store.ledger import Ledger, hold_store
 from store.place import (
     StorePath,
@@ -169,7 +168,7 @@ def _check_data(
     place: Store, group: zarr.Group, ledger: Ledger, path: StorePath, found: Verified
 ) -> None:
     """Check all chunks that workers write; those without an ended run may be missing."""
-    layout = Layout(ledger.grid, read_block_seeds(path), read_groups(path))
+    layout = read_layout(path, ledger.grid)
     names = [
         name
         for name, row in layout.arrays().items()

@@ -49,7 +49,8 @@ class Linear:
 
     def arrive(self, step):
         self.steps.append(step)
-        return step.y1[:, 0] <= self.goal
+        hit = step.y1[:, 0] <= self.goal
+        return np.where(hit, Outcome.RECOVERED, Outcome.RUNNING).astype(np.int8)
 
     def exact(self, y, t):
         values, vectors = np.linalg.eigh(self.matrices)

@@ -33,6 +33,8 @@ from pipeline.kernel.inits import (
     random_starts,
     spectral_starts,
 )
+from pipeline.kernel.integrator import Mask
+from pipeline.kernel.minimum import at_minimum
 from pipeline.kernel.models import Drawn, Model, RunLandscape
 from pipeline.kernel.observables import (
     SNAPSHOT,
@@ -69,6 +71,9 @@ class Dynamics:
     constrained_time : float
         T_c, how long `constrained` starts relax on the equator.
     dtype : "float64" or "float32"
+    stop_at_minimum : bool
+        Whether a run of `flow` ends before T where it stands at a local minimum of the loss;
+        on conditional instances, whose eigenpairs are too rough to tell, it does not.
     """
 
     method: Literal["flow", "descent"]
@@ -77,6 +82,7 @@ class Dynamics:
     learning_rate: float
     constrained_time: float
     dtype: Literal["float64", "float32"]
+    stop_at_minimum: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,7 +192,16 @@ def _run_instances(task: Task, streams: tuple[Stream, ...], library: ArrayLibrar
     alive = np.flatnonzero(starts.outcome == Outcome.RUNNING)
     descent = _descent(task, landscape, dynamics.duration)
     times = tuple(sorted({*task.times, *task.snapshots}))
-    run = descent.run(take_rows(starts.w, alive), instance[alive], times)
+    start, owner = take_rows(starts.w, alive), instance[alive]
+    if isinstance(descent, Flow) and _finds_minima(task):
+
+        def test(w: Array, place: Rows) -> Mask:
+            probes = take_rows(probe, alive[place])
+            return at_minimum(landscape, w, owner[place], probes, dynamics.tolerance)
+
+        run = descent.run(start, owner, times, test)
+    else:
+        run = descent.run(start, owner, times)
     outcome = starts.outcome.copy()
     outcome[alive] = run.outcome
     ended = np.isin(run.outcome, (Outcome.RECOVERED, Outcome.NOT_RECOVERED))
@@ -262,6 +277,7 @@ def _end_columns(
         "overlap": np.abs(point["overlap"]),
         "recovered": (run.outcome == Outcome.RECOVERED).astype(np.int8),
         "hit_time": run.hit_time,
+        "time_end": run.time,
         "gradients": run.gradients.astype(np.float64),
         **{f"{name}_end": getattr(snapshot, name) for name in SNAPSHOT},
     }
@@ -319,6 +335,10 @@ def _descent(
     if dynamics.method == "flow":
         return Flow(landscape, duration, dynamics.tolerance, on_equator, recovered)
     return GradientDescent(landscape, duration, dynamics.learning_rate, on_equator, recovered)
+
+
+def _finds_minima(task: Task) -> bool:
+    return task.dynamics.stop_at_minimum and task.model.instances == "dense"
 
 
 def _starts(

@@ -5,6 +5,7 @@ stabilised step is the right tool: the largest eigenvalue of the Hessian falls f
 to about 10 while the interesting times reach 10³ (spec, section 2).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,6 +19,11 @@ from pipeline.kernel.integrator import Floats, Mask, Outcome, Step, integrate
 
 RECOVERED_OVERLAP = 0.99
 """|m| from which a run of phase retrieval counts as recovered (spec, section 2)."""
+
+MinimumTest = Callable[[Array, Rows], Mask]
+"""Which points [k, N] of the trajectories [k] of a batch lie at a minimum, and lead to it."""
+
+_PATIENCE = 1.5  # times the time at which a trajectory was looked at last
 
 
 class Landscape(Protocol):
@@ -91,7 +97,13 @@ class Flow:
     on_equator: bool = False
     recovered_overlap: float = RECOVERED_OVERLAP
 
-    def run(self, w: Array, owner: Rows, times: tuple[float, ...] = ()) -> DescentResult:
+    def run(
+        self,
+        w: Array,
+        owner: Rows,
+        times: tuple[float, ...] = (),
+        at_minimum: MinimumTest | None = None,
+    ) -> DescentResult:
         """Follow the flow from `w` [trajectories, N] until it recovers or t = T.
 
         Parameters
@@ -102,8 +114,14 @@ class Flow:
             Instance of each trajectory; rows of one instance adjacent.
         times : tuple of float
             Ascending times at which to keep w, by the Hermite cubic of the step they fall into.
+        at_minimum : callable, optional
+            Of points [k, N] and their trajectories [k]; True where the run ends as not recovered.
+            Asked of those that stand still, after the last of `times`.
         """
-        system = _SphereFlow(self, owner, PathRecorder(w, times))
+        stop = None
+        if at_minimum is not None:
+            stop = _StandsStill(at_minimum, self.tolerance, w, max(times, default=0.0))
+        system = _SphereFlow(self, owner, PathRecorder(w, times), stop)
         ended = integrate(system, w, self.duration, self.tolerance)
         return DescentResult(
             w=ended.y,
@@ -159,6 +177,7 @@ class _SphereFlow:
     flow: Flow
     owner: Rows
     recorder: PathRecorder
+    stop: "_StandsStill | None"
     hit_time: Floats = field(init=False)
 
     def __post_init__(self) -> None:
@@ -195,8 +214,8 @@ class _SphereFlow:
         rms = xp.sqrt(xp.vecdot(estimate, estimate) / self.flow.landscape.dimension)
         return rms / self.flow.tolerance
 
-    def arrive(self, step: Step) -> Mask:
-        """Find which steps end at |m| ≥ 0.99, and when within the step that was."""
+    def arrive(self, step: Step) -> NDArray[np.int8]:
+        """Find which steps end at |m| ≥ 0.99, when within the step that was, and which at rest."""
         signal = take_rows(self.flow.landscape.signals, self.owner[step.place])
         m1 = self._overlap(step.y1, signal)
         level = self.flow.recovered_overlap
@@ -211,11 +230,46 @@ class _SphereFlow:
             crossings = [_first_crossing(hermite, level) for hermite in hermites.T]
             self.hit_time[step.place[rows]] = step.t[rows] + h * np.array(crossings)
         self.recorder.record(step, np.minimum(step.end, self.hit_time[step.place]))
-        return np.asarray(hit)
+        outcome = np.where(hit, Outcome.RECOVERED, Outcome.RUNNING).astype(np.int8)
+        if self.stop is not None:
+            going = np.flatnonzero(~hit)
+            outcome[self.stop.at_rest(step, going)] = Outcome.NOT_RECOVERED
+        return outcome
 
     def _overlap(self, x: Array, signal: Array) -> Floats:
         along = namespace(x).vecdot(x, signal) / self.flow.landscape.dimension
         return to_host(along).astype(np.float64)
+
+
+class _StandsStill:
+    """Finds trajectories that stand at a local minimum of the loss.
+
+    Asked of those alone that have moved by no more than the flow's tolerance for a third of their
+    time, which is what its steps disturb them by.
+    """
+
+    def __init__(self, test: MinimumTest, tolerance: float, w: Array, earliest: float) -> None:
+        self._test, self._tolerance, self._earliest = test, tolerance, earliest
+        self._seen = namespace(w).asarray(w, copy=True)  # where it was, and when
+        self._time = np.ones(len(w))  # at once it has not moved either
+
+    def at_rest(self, step: Step, rows: Rows) -> Rows:
+        """Which of `rows` of the step end at a minimum."""
+        place = step.place[rows]
+        due = step.end[rows] >= np.maximum(_PATIENCE * self._time[place], self._earliest)
+        rows, place = rows[due], place[due]
+        if not len(rows):
+            return rows
+        y = take_rows(step.y1, rows)
+        moved = y - take_rows(self._seen, place)
+        xp = namespace(y)
+        still = xp.vecdot(moved, moved) <= self._tolerance**2 * y.shape[-1]
+        put_rows(self._seen, place, y)
+        self._time[place] = step.end[rows]
+        still = np.flatnonzero(to_host(still))
+        if not len(still):
+            return rows[:0]
+        return rows[still[self._test(take_rows(y, still), place[still])]]
 
 
 def _first_crossing(hermite: Floats, level: float) -> float:

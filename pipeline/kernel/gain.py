@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.kernel.arrays import Array, namespace, take_rows, to_host
 from pipeline.kernel.batch import Rows, off_signal, on_sphere
 from pipeline.kernel.flow import Landscape, PathRecorder
-from pipeline.kernel.integrator import Floats, Mask, Step, integrate
+from pipeline.kernel.integrator import Floats, Outcome, Step, integrate
 
 
 class TangentLandscape(Landscape, Protocol):
@@ -132,10 +133,10 @@ class _TangentFlow:
         relative = xp.sqrt(xp.vecdot(error_v, error_v) + estimate[:, -1] ** 2)
         return xp.maximum(rms, relative) / self.tolerance
 
-    def arrive(self, step: Step) -> Mask:
+    def arrive(self, step: Step) -> NDArray[np.int8]:
         """Keep the states at the requested times; nothing recovers on the equator."""
         self.recorder.record(step, step.end)
-        return np.zeros(len(step.place), dtype=bool)
+        return np.full(len(step.place), Outcome.RUNNING, dtype=np.int8)
 
     def _split(self, y: Array) -> tuple[Array, Array]:
         n = self.landscape.dimension

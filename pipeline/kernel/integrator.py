@@ -102,8 +102,8 @@ class System(Protocol):
     def error(self, estimate: Array, y: Array) -> Array:
         """Norm [trajectories] of estimated local errors [trajectories, width], over tolerance."""
 
-    def arrive(self, step: Step) -> Mask:
-        """Take note of accepted steps; True where the trajectory has recovered and ends."""
+    def arrive(self, step: Step) -> NDArray[np.int8]:
+        """Take note of accepted steps; an `Outcome` each, RUNNING where the trajectory goes on."""
 
 
 @dataclass(frozen=True)
@@ -266,13 +266,13 @@ class _Run:
         y1, f1 = take_rows(batch.y1, rows), take_rows(force, rows)
         end = np.where(h == self.duration - t, self.duration, t + h)  # T exactly, not an ulp off
         step = Step(batch.place[rows], t, end, h, y0, f0, y1, f1)
-        recovered = self.system.arrive(step)
+        outcome = self.system.arrive(step)
         batch.t[rows] = end
         put_rows(batch.y0, rows, y1)
         put_rows(batch.f0, rows, f1)
-        late = ~recovered & (end >= self.duration)
-        self._stop(rows[recovered], batch, Outcome.RECOVERED)
-        self._stop(rows[late], batch, Outcome.NOT_RECOVERED)
+        outcome[(outcome == Outcome.RUNNING) & (end >= self.duration)] = Outcome.NOT_RECOVERED
+        for ending in (Outcome.RECOVERED, Outcome.NOT_RECOVERED):
+            self._stop(rows[outcome == ending], batch, ending)
 
     def _stop(self, rows: Rows, batch: _Batch, outcome: Outcome) -> None:
         place, result = batch.place[rows], self.result
