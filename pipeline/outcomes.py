@@ -12,6 +12,9 @@ END_OF_RUNS = "dynamics.T"
 """Key of the campaign's physics, kept as an attribute of its store: the time a run may take."""
 
 
+_STOP_AT_MINIMUM = "dynamics.stop_at_minimum"
+
+
 class ReductionError(ValueError):
     """A dataset that is not what a reduction needs."""
 
@@ -92,6 +95,12 @@ def end_of_runs(cube: xr.Dataset) -> float | None:
     """
     physics = cube.attrs.get("physics", {})
     return float(physics[END_OF_RUNS]) if END_OF_RUNS in physics else None
+
+
+def end_of_minima(cube: xr.Dataset) -> float | None:
+    """T of a store whose runs that end before it, not recovered, did so at a minimum; else None."""
+    stops = cube.attrs.get("physics", {}).get(_STOP_AT_MINIMUM, False)
+    return end_of_runs(cube) if stops and "time_end" in cube else None
 
 
 def outcomes(cube: xr.Dataset, horizon: float | None = None) -> Outcomes:

@@ -13,7 +13,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.intervals import LEVEL, SeedSums, effective_runs, wilson_interval
-from pipeline.outcomes import control_name, describe, describe_interval, outcomes
+from pipeline.outcomes import (
+    control_name,
+    describe,
+    describe_interval,
+    end_of_minima,
+    outcomes,
+)
 from pipeline.transition import Crossing, Transition, locate_half
 
 
@@ -32,8 +38,9 @@ def count_outcomes(cube: xr.Dataset, horizon: float | None = None) -> xr.Dataset
     -------
     Dataset [control, N, init]
         ``runs``, ended with a known outcome; ``recovered`` of these; ``failed``, ended without one
-        (numerical failure). Failed runs are counted apart: they are not among the runs. Labels
-        keep the cube's order. From a cube with replicas, whose runs are not independent, also the
+        (numerical failure). Failed runs are counted apart: they are not among the runs. Where runs
+        stop at minima, ``at_minimum``, those of the runs that did. Labels keep the cube's order.
+        From a cube with replicas, whose runs are not independent, also the
         other sums of `pipeline.intervals.SeedSums`, which add over parts of the cube that do not
         split the replicas of a seed; and their number as the coordinate ``replicas``.
 
@@ -50,6 +57,10 @@ def count_outcomes(cube: xr.Dataset, horizon: float | None = None) -> xr.Dataset
         "recovered": (recovered, "runs that recovered the signal"),
         "failed": (failed, "runs that failed numerically, not counted among the runs"),
     }
+    if (last := end_of_minima(cube)) is not None:
+        there = finished & ~recovered & (cube["time_end"] < last)
+        meaning = "runs that ended before T, at a local minimum of the loss: they never recover"
+        meanings["at_minimum"] = (there, meaning)
     if "replica" in cube.dims:
         n, k = finished.sum("replica"), recovered.sum("replica")
         meanings |= {
@@ -170,9 +181,23 @@ def describe_runs(reduced: xr.Dataset) -> str:
     return f"{spread} runs"
 
 
+def describe_ends(reduced: xr.Dataset) -> str:
+    """How the runs ended that did not recover, in words; empty where none stop at minima."""
+    if "at_minimum" not in reduced:
+        return ""
+    lost = int((reduced["runs"] - reduced["recovered"]).sum())
+    there = int(reduced["at_minimum"].sum())
+    left = f"{lost - there} had not by T" if lost > there else "so that no later time adds to them"
+    return (
+        f"of {lost} runs that did not recover {there} ended at a local minimum of the loss, where "
+        f"the flow stays; {left}"
+    )
+
+
 def load_sorted(cube: xr.Dataset) -> xr.Dataset:
     """What is reduced, in memory, sorted by number; initialisations keep the store's order."""
-    wanted = [name for name in ("status", "recovered", "hit_time") if name in cube]
+    names = ("status", "recovered", "hit_time", "time_end")
+    wanted = [name for name in names if name in cube]
     return cube[wanted].compute().sortby([control_name(cube), "N", "seed"])
 
 

@@ -50,7 +50,7 @@ def reduce_size(cube: xr.Dataset, *, resamples: int = 1000) -> xr.Dataset:
     ----------
     cube : Dataset
         One N of a store's cube, its N axis kept (``cube.sel(N=[128])``); it may be lazy, and only
-        `status`, `recovered` and `hit_time` are read.
+        `status`, `recovered`, `hit_time` and `time_end` are read.
     resamples : int
         As for `half_recovery`.
 

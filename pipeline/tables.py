@@ -10,6 +10,7 @@ from scipy.special import chdtrc
 
 from pipeline.outcomes import split_constants
 from pipeline.paired import sign_test
+from pipeline.recovery import describe_ends
 from pipeline.reductions import control_name, describe_runs
 from pipeline.transition import Crossing
 
@@ -120,8 +121,9 @@ def law_tables(reduced: xr.Dataset) -> list[Table]:
 
 
 def verdicts(reduced: xr.Dataset) -> list[str]:
-    """What the data say of the laws, in words, for each init and value of a constant."""
-    return [
+    """What the data say, in words: how runs ended; the laws, for each init and constant."""
+    ends = describe_ends(reduced)
+    return [ends] * bool(ends) + [
         _named(str(words), constants)
         for constants, part in split_constants(reduced)
         for words in part["verdict"].to_numpy()

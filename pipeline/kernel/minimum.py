@@ -8,6 +8,7 @@ compared with λ₁. Along one direction, a slope that only slows the flow down 
 (the ghost of a saddle and a minimum that have met) gives a ratio of at least 1/2.
 """
 
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -38,8 +39,9 @@ def at_minimum(
 ) -> Mask:
     """Which points [trajectories] lie within `tolerance` of a local minimum, and lead to it.
 
-    Those where λ₁ > 0, beyond its residual, and two steps of Newton's method show that it
-    converges: the first is at most `tolerance` long, the second at most a quarter of it.
+    Those where λ₁ > 0 on the tangent space, beyond its residual, and two steps of Newton's method
+    show that it converges: the first is at most `tolerance` long, the second at most a quarter of
+    it. (The Hessian in all of R^N, whose λ₁ a store has, may have a λ₁ below 0 there.)
 
     Parameters
     ----------
@@ -53,8 +55,7 @@ def at_minimum(
     tolerance : float
         r.m.s. over the N components.
     """
-    pairs = lowest_pairs(landscape.hessian(w, owner), probe)
-    # of the Hessian in all of R^N: on the tangent space it is no smaller
+    pairs = lowest_pairs(_on_tangent(landscape, w, owner), probe)
     lowest = pairs.values[:, 0] - pairs.residuals[:, 0]
     found = lowest > 0
     for row in np.flatnonzero(found):
@@ -91,8 +92,7 @@ def _newton_step(
     of negative curvature turns up, or the step is not found.
     """
     xp, only = namespace(w), np.array([0])
-    hessian = landscape.hessian(w, owner)
-    assert not isinstance(hessian, SolvedBatch), "a model whose Hessian is never applied"
+    hessian = _on_tangent(landscape, w, owner)
     rest = tangent_force(landscape, w, owner)
     step, direction = xp.zeros_like(rest), rest
     squared = _squared(rest)
@@ -100,7 +100,7 @@ def _newton_step(
         # the error of the step is at most |rest|/λ₁
         if _rms(rest) <= _ACCURACY * lowest * max(_rms(step), scale):
             return step
-        product = _tangent(hessian.apply(direction, only), w)
+        product = hessian.apply(direction, only)
         curvature = float(to_host(xp.vecdot(direction, product))[0])
         if not curvature > 0:
             return None
@@ -109,6 +109,52 @@ def _newton_step(
         before, squared = squared, _squared(rest)
         direction = rest + (squared / before) * direction
     return None
+
+
+def _on_tangent(landscape: CurvedLandscape, w: Array, owner: Rows) -> "_TangentHessian":
+    hessian = landscape.hessian(w, owner)
+    assert not isinstance(hessian, SolvedBatch), "a model whose Hessian is never applied"
+    return _TangentHessian(hessian, w)
+
+
+@dataclass(frozen=True)
+class _TangentHessian:
+    """P H P + |c| w wᵀ/N at each `w` [trajectories, N], P the projection on the tangent space.
+
+    c = w·H w/N, so that w itself is an eigenvector that is not among the lowest.
+    """
+
+    hessian: SymmetricBatch
+    w: Array
+    along: Array = field(init=False)
+    degenerate: bool = False
+
+    def __post_init__(self) -> None:
+        everyone = np.arange(self.w.shape[0])
+        along = namespace(self.w).vecdot(self.w, self.hessian.apply(self.w, everyone))
+        object.__setattr__(self, "along", abs(along) / self.w.shape[-1])
+
+    @property
+    def residual(self) -> float:
+        """As of H."""
+        return self.hessian.residual
+
+    def apply(self, v: Array, rows: Rows) -> Array:
+        """For `v` [k, N], the k-th at w[rows[k]]."""
+        w = take_rows(self.w, rows)
+        tangent = _tangent(v, w)
+        product = _tangent(self.hessian.apply(tangent, rows), w)
+        return product + take_rows(self.along, rows)[:, None] * (v - tangent)
+
+    def dense(self, row: int) -> Array:
+        """The matrix at w[row] [N, N], float64."""
+        matrix = self.hessian.dense(row)
+        xp = namespace(matrix)
+        n = xp.astype(self.w[row, :], matrix.dtype)
+        n = n / xp.sqrt(xp.vecdot(n, n))
+        there = matrix @ n
+        matrix = matrix - n[:, None] * there[None, :] - there[:, None] * n[None, :]
+        return matrix + (n @ there + float(self.along[row])) * (n[:, None] * n[None, :])
 
 
 def _tangent(v: Array, w: Array) -> Array:
