@@ -93,6 +93,19 @@ def test_a_block_in_single_precision_has_the_same_outcomes(library):
     assert_close(without_sign(one.trajectory), without_sign(other.trajectory), 2e-3)
 
 
+@pytest.mark.parametrize("n", [24, 140])
+def test_runs_stop_at_the_same_minima(library, n):
+    """By dense eigenpairs and by Lanczos."""
+    dynamics = replace(FLOW, duration=500.0, stop_at_minimum=True)
+    block = task(n, dynamics, seeds=2)
+    one, other = run_block(block), run_block(block, library)
+    there = one.values["time_end"] < np.where(one.values["recovered"], 0, dynamics.duration)
+    assert there.any()
+    np.testing.assert_array_equal(other.values["recovered"], one.values["recovered"])
+    np.testing.assert_allclose(other.values["time_end"], one.values["time_end"], rtol=0.02)
+    np.testing.assert_allclose(other.values["loss"][there], one.values["loss"][there], rtol=1e-3)
+
+
 def test_a_failed_run_is_a_value(library):
     """A learning rate that overflows, in single precision."""
     dynamics = replace(DESCENT, learning_rate=1e30, dtype="float32", duration=2e30)

@@ -176,7 +176,7 @@ def test_runs_that_stop_end_as_those_that_go_on(n):
     np.testing.assert_allclose(stopped["hit_time"], whole["hit_time"], rtol=1e-3)
     there = stopped["time_end"] < np.where(stopped["recovered"], 0, FLOW.duration)
     assert there.sum() >= 5
-    assert np.all(stopped["lambda1_end"][there] > 0)
+    assert np.all(stopped["lambda2_end"][there] > 0)  # λ₁ in all of R^N may be below 0
     assert np.all(stopped["gradients"][there] < whole["gradients"][there])
     for name, closeness in (("overlap", 0.01), ("loss", 1e-4), ("lambda1_end", 5e-3)):
         np.testing.assert_allclose(
@@ -227,5 +227,9 @@ def test_no_run_that_stops_would_have_recovered(n, alpha, seeds):
     np.testing.assert_array_equal(stopped["recovered"], whole["recovered"])
     lost = stopped["recovered"] == 0
     there = stopped["time_end"] < dynamics.duration
-    print(f"N = {n}: {there[lost].sum()} of {lost.sum()} runs that did not recover stopped")
+    fewer = whole["gradients"][lost].mean() / stopped["gradients"][lost].mean()
+    print(
+        f"N = {n}: {there[lost].sum()} of {lost.sum()} runs that did not recover stopped, "
+        f"with {fewer:.1f} times fewer gradients"
+    )
     assert there[lost].mean() > 0.98

@@ -487,12 +487,38 @@ def test_an_override_that_fits_nowhere_is_said(override: str, said: str) -> None
             "dynamics.tolerance=1e-7",
             r'dynamics\.dtype: expected "float64" with a tolerance below 1e-06',
         ),
+        (
+            "dynamics.stop_at_minimum=1",
+            r"dynamics\.stop_at_minimum: expected whether .*, got 1; .*= true",
+        ),
         ("dynamics.T=2020-01-01", r"dynamics\.T: .*, got datetime\.date\(2020, 1, 1\); "),
     ],
 )
 def test_one_mistake_gives_one_line(override: str, said: str) -> None:
     (problem,) = problems_of(override)
     assert re.match(said, problem, re.DOTALL), problem
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (DESCENT, 'with method = "descent" (it is the flow'),
+        (("instances=conditional",), 'with instances = "conditional" (eigenpairs'),
+    ],
+)
+def test_a_stop_at_minima_is_refused_where_none_would_be_found(
+    overrides: tuple[str, ...], said: str
+) -> None:
+    (problem,) = problems_of(*overrides, "dynamics.stop_at_minimum=true")
+    assert problem.startswith("dynamics.stop_at_minimum: expected nothing " + said), problem
+    assert problem.endswith("remove it")
+
+
+def test_a_stop_at_minima_is_physics_where_it_is_wanted() -> None:
+    """So stores of campaigns that do not know the key, or do not want it, are extended."""
+    assert read("dynamics.stop_at_minimum=false").physics() == read().physics()
+    differences = read("dynamics.stop_at_minimum=true").differences(read().physics())
+    assert differences == ["dynamics.stop_at_minimum: nothing in the store, True in the campaign"]
 
 
 def test_tolerance_is_refused_with_descent() -> None:

@@ -9,6 +9,7 @@ import xarray as xr
 
 from pipeline.outcomes import split_constants
 from pipeline.paired import compare_inits
+from pipeline.recovery import describe_ends
 from pipeline.recovery_curve import predictor_at, probability
 from pipeline.reductions import (
     ReductionError,
@@ -127,6 +128,37 @@ def test_failed_runs_are_counted_apart() -> None:
     assert (int(cell["runs"]), int(cell["failed"])) == (36, 12)
     rest = cube["recovered"].sel(alpha=2.5, N=128, init="random", seed=slice(12, None))
     assert recovery_probability(cell.expand_dims("N"))["probability"].item() == rest.mean()
+
+
+def with_ends(cube: xr.Dataset, **physics: object) -> xr.Dataset:
+    """The cube with runs that did not recover and ended at t = 7, one of them at T = 100."""
+    ends = xr.where(cube["recovered"] == 1, 11.0, 7.0)
+    lost = np.argwhere(cube["recovered"].to_numpy() == 0)[0]
+    ends[tuple(lost)] = 100.0
+    return cube.assign(time_end=ends).assign_attrs(physics={"dynamics.T": 100.0, **physics})
+
+
+def test_runs_that_ended_at_a_minimum_are_counted_and_told() -> None:
+    cube = with_ends(make_cube(), **{"dynamics.stop_at_minimum": True})
+    set_status(cube, Status.FAILED, alpha=3.0, N=128, seed=slice(0, 2), init="random")
+    counts = count_outcomes(cube)
+    lost = counts["runs"] - counts["recovered"]
+    assert int((lost - counts["at_minimum"]).sum()) == 1
+    assert (counts["at_minimum"] <= lost).all()
+    reduced = reduce_cube(cube, resamples=20)
+    all_lost = int(lost.sum())
+    expected = f"of {all_lost} runs that did not recover {all_lost - 1} ended at a local minimum"
+    assert describe_ends(reduced).startswith(expected)
+    assert describe_ends(reduced).endswith("1 had not by T")
+    later = cube.assign(time_end=cube["time_end"].clip(max=50.0))
+    assert describe_ends(count_outcomes(later)).endswith("no later time adds to them")
+
+
+@pytest.mark.parametrize("stops", [{}, {"dynamics.stop_at_minimum": False}])
+def test_where_runs_go_on_to_the_end_no_minima_are_told(stops: dict[str, object]) -> None:
+    reduced = reduce_cube(with_ends(make_cube(), **stops), resamples=20)
+    assert "at_minimum" not in reduced
+    assert describe_ends(reduced) == ""
 
 
 def test_a_run_without_known_outcome_counts_as_failed() -> None:

@@ -1,6 +1,7 @@
 """The cube on disk: what readers see, what writers may do, and what survives a kill."""
 
 import itertools
+import json
 import shutil
 import subprocess
 import sys
@@ -28,13 +29,16 @@ from store.chunks import pending_blocks
 from store.cube import open_store
 from store.groups import GROUPS, Labels
 from store.keys import Block, Grid
+from store.published import COPIES
 from store.schema import (
+    LATER,
     OF_DRIVER,
     RESULTS,
     SchemaError,
     coordinate_variables,
     cube_variables,
 )
+from store.verify import verify_store
 
 INITS = ("random", "spectral", "constrained")
 GRID = Grid("alpha", (0.1 + 0.2, 1.5), (64, 128), tuple(range(6)), INITS)
@@ -501,6 +505,39 @@ def test_growth_on_every_axis_keeps_everything(filled: Path, kind: Kind, tmp_pat
     fill_store(path, grown, np.where(new, 0, 1).astype(np.int8))
     assert_store_holds(path, grown)
     assert_holds(open_store(path), grown)
+
+
+def forget_later(path: Path) -> None:
+    """Make a store one of an earlier version, without the variables that came later."""
+    for file in (path / "zarr.json", path / COPIES / "zarr.json"):
+        root = json.loads(file.read_text())
+        for name in LATER:
+            del root["consolidated_metadata"]["metadata"][name]
+        file.write_text(json.dumps(root))
+    for name in LATER:
+        shutil.rmtree(path / name)
+
+
+def test_a_store_of_an_earlier_version_is_read_and_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "earlier.zarr"
+    create_store(path, GRID, measure(GRID), block_seeds=4, attributes={})
+    forget_later(path)
+    fill_store(path, GRID, np.zeros(GRID.shape, np.int8))
+    cube = xr.open_zarr(path)
+    assert not set(LATER) & set(cube)
+    assert set(cube.data_vars) == {*OF_DRIVER, *RESULTS} - set(LATER)
+    old = cube.overlap.values
+
+    grow_store(path, GROWN, measure(GROWN), {})
+    new = np.ones(GROWN.shape, bool)
+    new[np.ix_(*GROWN.find(GRID))] = False
+    fill_store(path, GROWN, np.where(new, 0, 1).astype(np.int8))
+    grown = xr.open_zarr(path)
+    assert not set(LATER) & set(grown)
+    np.testing.assert_array_equal(grown.overlap.values[np.ix_(*GROWN.find(GRID))], old)
+    assert np.isfinite(grown.overlap.values).all()
+    found = verify_store(path)
+    assert not found.damages
 
 
 @pytest.mark.parametrize(

@@ -251,7 +251,7 @@ class _StandsStill:
     def __init__(self, test: MinimumTest, tolerance: float, w: Array, earliest: float) -> None:
         self._test, self._tolerance, self._earliest = test, tolerance, earliest
         self._seen = namespace(w).asarray(w, copy=True)  # where it was, and when
-        self._time = np.ones(len(w))  # at once it has not moved either
+        self._time = np.ones(w.shape[0])  # at once it has not moved either
 
     def at_rest(self, step: Step, rows: Rows) -> Rows:
         """Which of `rows` of the step end at a minimum."""
