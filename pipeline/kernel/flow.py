@@ -256,7 +256,7 @@ class _StandsStill:
     def at_rest(self, step: Step, rows: Rows) -> Rows:
         """Which of `rows` of the step end at a minimum."""
         place = step.place[rows]
-        due = step.end[rows] >= np.maximum(_PATIENCE * self._time[place], self._earliest)
+        due = step.end[rows] >= _PATIENCE * self._time[place]
         rows, place = rows[due], place[due]
         if not len(rows):
             return rows
@@ -265,8 +265,8 @@ class _StandsStill:
         xp = namespace(y)
         still = xp.vecdot(moved, moved) <= self._tolerance**2 * y.shape[-1]
         put_rows(self._seen, place, y)
-        self._time[place] = step.end[rows]
-        still = np.flatnonzero(to_host(still))
+        self._time[place] = end = step.end[rows]
+        still = np.flatnonzero(to_host(still) & (end >= self._earliest))
         if not len(still):
             return rows[:0]
         return rows[still[self._test(take_rows(y, still), place[still])]]
