@@ -58,7 +58,7 @@ def count_outcomes(cube: xr.Dataset, horizon: float | None = None) -> xr.Dataset
         "failed": (failed, "runs that failed numerically, not counted among the runs"),
     }
     if (last := end_of_minima(cube)) is not None:
-        there = finished & ~recovered & (cube["time_end"] < last)
+        there = finished & (cube["recovered"] == 0) & (cube["time_end"] < last)
         meaning = "runs that ended before T, at a local minimum of the loss: they never recover"
         meanings["at_minimum"] = (there, meaning)
     if "replica" in cube.dims:

@@ -12,11 +12,20 @@ from typing import Final
 import xarray as xr
 
 from pipeline.intervals import LEVEL
-from pipeline.outcomes import control_name, describe, describe_interval, end_of_runs
+from pipeline.outcomes import (
+    control_name,
+    describe,
+    describe_interval,
+    end_of_minima,
+    end_of_runs,
+)
 from pipeline.recovery import count_outcomes, half_recovery, recovery_probability
 
-FRACTIONS: Final = (1 / 8, 1 / 4, 1 / 2, 1.0)
-"""Horizons of the reductions, in units of T."""
+DIVISORS: Final = (8, 4, 2, 1)
+"""T over the horizons of the reductions."""
+
+DIVISORS_TO_MINIMA: Final = (300, 100, 30, 10, 3, 1)
+"""The same where runs stop at minima: T is then far beyond the time at which most have ended."""
 
 
 def survival(
@@ -30,7 +39,8 @@ def survival(
         `status`, `recovered` and `hit_time`, with all the seeds of the sizes it has, and the time T
         of its runs among its attributes, as `store.cube.open_store` gives it.
     horizons : sequence of float, optional
-        Times in units of the flow, ascending, up to T; by default `FRACTIONS` of T.
+        Times in units of the flow, ascending, up to T; by default T over `DIVISORS`, or over
+        `DIVISORS_TO_MINIMA`.
     resamples : int
         As for `pipeline.recovery.half_recovery`; the resampled seeds are the same at all horizons.
 
@@ -39,7 +49,7 @@ def survival(
     Dataset [control, N, init, horizon]
         ``recovered_by``, ``probability_by`` with ``_low`` and ``_high``; with c the control
         parameter's name, ``c_half_by`` [N, init, horizon] with ``_low`` and ``_high``. Where c_half
-        still falls between T/2 and T, longer runs would move it on. Empty if the cube has no
+        still falls between the last two, longer runs would move it on. Empty if the cube has no
         hitting times or does not say when its runs end.
 
     Raises
@@ -51,7 +61,8 @@ def survival(
     if last is None or "hit_time" not in cube:
         return xr.Dataset()
     control = control_name(cube)
-    times = list(horizons) if horizons is not None else [part * last for part in FRACTIONS]
+    divisors = DIVISORS if end_of_minima(cube) is None else DIVISORS_TO_MINIMA
+    times = list(horizons) if horizons is not None else [last / by for by in divisors]
     parts = []
     for time in times:
         by = recovery_probability(count_outcomes(cube, time))

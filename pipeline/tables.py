@@ -296,8 +296,9 @@ def _table(part: xr.Dataset, control: str, symbol: str, what: str) -> Table:
         table.caption = f"{caption}\n* the points miss the fitted curve"
     table.add_row(f"{symbol}½", *halves, style="bold")
     if part.sizes.get("horizon", 0) > 1:
-        earlier = part.isel(horizon=-2)
-        table.add_row(f"{symbol}½, T/2", *(_earlier_text(one, control) for one in _sizes(earlier)))
+        earlier, (before, last) = part.isel(horizon=-2), part["horizon"].to_numpy()[-2:]
+        by = (_earlier_text(one, control) for one in _sizes(earlier))
+        table.add_row(f"{symbol}½, T/{last / before:.0f}", *by)
     return table
 
 
@@ -306,7 +307,7 @@ def _sizes(part: xr.Dataset) -> list[xr.Dataset]:
 
 
 def _earlier_text(cell: xr.Dataset, control: str) -> str:
-    """Half-recovery point had the runs ended at half their time."""
+    """Half-recovery point had the runs ended at the last horizon before T."""
     half, low, high = (float(cell[f"{control}_half_by{end}"]) for end in ("", "_low", "_high"))
     return _interval_text(half, low, high)
 

@@ -150,6 +150,7 @@ def test_runs_that_ended_at_a_minimum_are_counted_and_told() -> None:
     expected = f"of {all_lost} runs that did not recover {all_lost - 1} ended at a local minimum"
     assert describe_ends(reduced).startswith(expected)
     assert describe_ends(reduced).endswith("1 had not by T")
+    assert reduced["horizon"].to_numpy() == pytest.approx([1 / 3, 1, 10 / 3, 10, 100 / 3, 100])
     later = cube.assign(time_end=cube["time_end"].clip(max=50.0))
     assert describe_ends(count_outcomes(later)).endswith("no later time adds to them")
 
