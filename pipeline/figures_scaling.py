@@ -29,6 +29,7 @@ _LAW_STYLES = {
     "gain": ("#CC79A7", (0, (3, 1, 1, 1, 1, 1))),
 }
 _CURVES = 6  # control values whose recovery is shown against time
+_LABELS = 4  # of times that fit below a panel
 
 
 def has_laws(results: Results) -> bool:
@@ -137,7 +138,8 @@ def survival_figure(results: Results) -> Figure:
                 )
             ax.set_xscale("log")
             horizons = part["horizon"].to_numpy()
-            ax.xaxis.set_major_locator(FixedLocator(horizons.tolist()))
+            every = 1 if len(horizons) <= _LABELS else 2  # of the horizons has room for its label
+            ax.xaxis.set_major_locator(FixedLocator(horizons[::every].tolist()))
             ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             ax.xaxis.set_minor_locator(NullLocator())
             ax.set_ylim(0.0, 1.0)
