@@ -66,7 +66,7 @@ def at_minimum(
     return found
 
 
-def tangent_force(landscape: CurvedLandscape, w: Array, owner: Rows) -> Array:
+def _force(landscape: CurvedLandscape, w: Array, owner: Rows) -> Array:
     """−∇L + μ w at points on the sphere [trajectories, N]."""
     gradient, _ = landscape.gradient(w, owner)
     return _tangent(-gradient, w)
@@ -93,7 +93,7 @@ def _newton_step(
     """
     xp, only = namespace(w), np.array([0])
     hessian = _on_tangent(landscape, w, owner)
-    rest = tangent_force(landscape, w, owner)
+    rest = _force(landscape, w, owner)
     step, direction = xp.zeros_like(rest), rest
     squared = _squared(rest)
     for _ in range(_MOST_PRODUCTS):
