@@ -23,6 +23,8 @@ from pipeline.kernel.phase_retrieval import PhaseRetrieval, draw_instances, draw
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+_TIMED = "every timing is on one of them unless its section says otherwise"
+
 
 @dataclass(frozen=True)
 class Section:
@@ -56,7 +58,7 @@ def report(sections: Iterable[Section], command: str, seconds: float) -> str:
     facts = [
         f"- date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {seconds:.0f} s",
         f"- command: `{command}`",
-        f"- processor: {_processor()}, {cores()} cores; every timing is on one of them",
+        f"- processor: {_processor()}, {cores()} cores; {_TIMED}",
         f"- Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in packages)
         + f", {', '.join(sorted(blas))}; kernel version {KERNEL_VERSION}",
