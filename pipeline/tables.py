@@ -123,11 +123,12 @@ def law_tables(reduced: xr.Dataset) -> list[Table]:
 def verdicts(reduced: xr.Dataset) -> list[str]:
     """What the data say, in words: how runs ended; the laws, for each init and constant."""
     ends = describe_ends(reduced)
-    return [ends] * bool(ends) + [
+    laws = [
         _named(str(words), constants)
         for constants, part in split_constants(reduced)
         for words in part["verdict"].to_numpy()
     ]
+    return [ends, *laws] if ends else laws
 
 
 def _law_table(part: xr.Dataset, symbol: str, name: str) -> Table:

@@ -225,7 +225,8 @@ def write_block(
         array[region] = cells
 
     beside = {f"{name}/{key}": each[key] for name, each in groups.items() for key in each}
-    known = {name: values for name, values in results.items() if name not in _lacking(group)}
+    lacking = _lacking(group)
+    known = {name: values for name, values in results.items() if name not in lacking}
     arrays = {**known, **beside}
     with (
         writing(path),
@@ -349,7 +350,8 @@ def _constants(group: zarr.Group) -> list[str]:
 
 def _lacking(group: zarr.Group) -> tuple[str, ...]:
     """Names that came later than the store."""
-    return tuple(name for name in LATER if name not in _shown(group))
+    shown = _shown(group)
+    return tuple(name for name in LATER if name not in shown)
 
 
 def _shown(group: zarr.Group) -> set[str]:
