@@ -8,7 +8,7 @@ import pytest
 from pipeline.kernel.batch import on_sphere
 from pipeline.kernel.block import Dynamics, Task, run_block
 from pipeline.kernel.flow import Flow, Outcome
-from pipeline.kernel.minimum import at_minimum
+from pipeline.kernel.minimum import _on_tangent, at_minimum
 from pipeline.kernel.models import PhaseRetrievalModel
 from pipeline.kernel.observables import hessian_snapshot
 from pipeline.kernel.phase_retrieval import draw_instances, draw_starts
@@ -146,6 +146,23 @@ def test_a_saddle_is_not_a_minimum():
     saddles = hessian_snapshot(landscape, run.w, owner, probe).lambda1 < 0
     assert saddles.any()
     assert not at_minimum(landscape, run.w, owner, probe, TOLERANCE)[saddles].any()
+
+
+@pytest.mark.parametrize("dtype", [np.dtype(np.float64), np.dtype(np.float32)])
+def test_the_hessian_on_the_tangent_space_is_that_of_a_basis_of_it(dtype):
+    landscape, w, owner, _ = trapped(dtype, n=20, alpha=3.0, seeds=20)
+    hessian, whole = _on_tangent(landscape, w, owner), landscape.hessian(w, owner)
+    accuracy = 1e-9 if dtype == np.float64 else 1e-4
+    for row in range(len(w)):
+        axes = np.linalg.svd(w[row : row + 1].astype(float))[2][1:]
+        expected = np.linalg.eigvalsh(axes @ whole.dense(row) @ axes.T)
+        dense = hessian.dense(row)
+        values = np.linalg.eigvalsh(dense)
+        np.testing.assert_allclose(values[:5], expected[:5], atol=accuracy)
+        identity = np.eye(20, dtype=dtype)
+        np.testing.assert_allclose(
+            hessian.apply(identity, np.full(20, row)), dense, atol=10 * accuracy
+        )
 
 
 # -- runs that stop there -------------------------------------------------------------------------

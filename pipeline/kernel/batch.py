@@ -28,7 +28,10 @@ def owned_rows(owner: Rows) -> Iterator[tuple[int, slice]]:
 
 
 def off_signal(w: Array, signal: Array) -> Array:
-    """Rows of `w` [trajectories, N] without their component along w* [trajectories, N]."""
+    """Rows of `w` [trajectories, N] without their component along w* [trajectories, N].
+
+    Or along other points of the sphere, in whose tangent spaces they then lie.
+    """
     along = namespace(w).vecdot(w, signal) / signal.shape[-1]
     return w - along[:, None] * signal
 

@@ -8,13 +8,13 @@ compared with λ₁. Along one direction, a slope that only slows the flow down 
 (the ghost of a saddle and a minimum that have met) gives a ratio of at least 1/2.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from pipeline.kernel.arrays import Array, namespace, take_rows, to_host
-from pipeline.kernel.batch import Rows, on_sphere
+from pipeline.kernel.batch import Rows, off_signal, on_sphere
 from pipeline.kernel.integrator import Mask
 from pipeline.kernel.spectrum import SolvedBatch, SymmetricBatch, lowest_pairs
 
@@ -69,7 +69,7 @@ def at_minimum(
 def _force(landscape: CurvedLandscape, w: Array, owner: Rows) -> Array:
     """−∇L + μ w at points on the sphere [trajectories, N]."""
     gradient, _ = landscape.gradient(w, owner)
-    return _tangent(-gradient, w)
+    return off_signal(-gradient, w)
 
 
 def _newton_converges(
@@ -114,25 +114,21 @@ def _newton_step(
 def _on_tangent(landscape: CurvedLandscape, w: Array, owner: Rows) -> "_TangentHessian":
     hessian = landscape.hessian(w, owner)
     assert not isinstance(hessian, SolvedBatch), "a model whose Hessian is never applied"
-    return _TangentHessian(hessian, w)
+    along = namespace(w).vecdot(w, hessian.apply(w, np.arange(w.shape[0]))) / w.shape[-1]
+    return _TangentHessian(hessian, w, abs(along))
 
 
 @dataclass(frozen=True)
 class _TangentHessian:
     """P H P + |c| w wᵀ/N at each `w` [trajectories, N], P the projection on the tangent space.
 
-    c = w·H w/N, so that w itself is an eigenvector that is not among the lowest.
+    `along` is |c|, c = w·H w/N, so that w itself is an eigenvector that is not among the lowest.
     """
 
     hessian: SymmetricBatch
     w: Array
-    along: Array = field(init=False)
+    along: Array
     degenerate: bool = False
-
-    def __post_init__(self) -> None:
-        everyone = np.arange(self.w.shape[0])
-        along = namespace(self.w).vecdot(self.w, self.hessian.apply(self.w, everyone))
-        object.__setattr__(self, "along", abs(along) / self.w.shape[-1])
 
     @property
     def residual(self) -> float:
@@ -142,8 +138,8 @@ class _TangentHessian:
     def apply(self, v: Array, rows: Rows) -> Array:
         """For `v` [k, N], the k-th at w[rows[k]]."""
         w = take_rows(self.w, rows)
-        tangent = _tangent(v, w)
-        product = _tangent(self.hessian.apply(tangent, rows), w)
+        tangent = off_signal(v, w)
+        product = off_signal(self.hessian.apply(tangent, rows), w)
         return product + take_rows(self.along, rows)[:, None] * (v - tangent)
 
     def dense(self, row: int) -> Array:
@@ -155,12 +151,6 @@ class _TangentHessian:
         there = matrix @ n
         matrix = matrix - n[:, None] * there[None, :] - there[:, None] * n[None, :]
         return matrix + (n @ there + float(self.along[row])) * (n[:, None] * n[None, :])
-
-
-def _tangent(v: Array, w: Array) -> Array:
-    """Rows of `v` without their component along those of `w`."""
-    xp = namespace(v)
-    return v - (xp.vecdot(v, w) / xp.vecdot(w, w))[:, None] * w
 
 
 def _squared(v: Array) -> float:
