@@ -219,7 +219,7 @@ def _descending_passes(campaign: Campaign, *, large: bool = False) -> float:
     dynamics, inits = campaign.dynamics, campaign.grid.inits
     duration = dynamics.T
     if dynamics.stop_at_minimum and not large:  # conditional instances do not stop there
-        duration = min(duration, TIME_TO_MINIMUM)
+        duration = min(duration, max(TIME_TO_MINIMUM, *campaign.all_times(), 0.0))
     passes = count_passes(dynamics, duration, large=large)
     if "constrained" in inits:
         passes += count_passes(dynamics, dynamics.constrained_time, large=large)

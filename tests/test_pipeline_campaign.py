@@ -36,6 +36,13 @@ method = "flow"
 T = 50
 """
 DESCENT = ("dynamics.method=descent", "dynamics.learning_rate=0.005")
+SPIKED = (
+    "model=spiked_matrix_tensor",
+    "parameters={delta_p=1.0}",
+    "grid.alpha=",
+    "grid.snr=[2.0]",
+    'grid.inits=["random"]',
+)
 FULL_LINE = re.compile(
     r"(override .*|[\w.\[\]\"]+): (expected|unknown key).*, got .*; .+", re.DOTALL
 )
@@ -504,6 +511,7 @@ def test_one_mistake_gives_one_line(override: str, said: str) -> None:
     [
         (DESCENT, 'with method = "descent" (it is the flow'),
         (("instances=conditional",), 'with instances = "conditional" (eigenpairs'),
+        (SPIKED, 'with model = "spiked_matrix_tensor" (minima'),
     ],
 )
 def test_a_stop_at_minima_is_refused_where_none_would_be_found(

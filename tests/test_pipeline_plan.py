@@ -154,6 +154,9 @@ def test_cost_grows_with_time_size_and_learning_rate() -> None:
 
     base = seconds()
     assert seconds("dynamics.T=1200.0") > base
+    stop = "dynamics.stop_at_minimum=true"
+    assert seconds("dynamics.T=1e6", stop) == seconds("dynamics.T=1e4", stop)
+    assert seconds("dynamics.T=1e4", stop) < seconds("dynamics.T=1e4")
     assert seconds('grid.inits=["random"]') < base
     assert seconds("dynamics.method=descent", "dynamics.learning_rate=0.005") > 10 * base
     assert 2 * base < seconds("grid.replicas=5") < 5 * base
